@@ -1,0 +1,295 @@
+r"""The closed form of a Gaussian mixture (GM) layer.
+
+A GM layer averages, over ``K`` Gaussian clouds of neurons, the output of a ReLU neuron with an
+affine readout. With :math:`\beta \sim \mathcal N(\mu_k, \mathrm{diag}\,\sigma_k^2)` and the
+pre-activation :math:`s = \langle\beta, x\rangle \sim \mathcal N(m_k, t_k^2)`,
+
+.. math::
+    h(x) = \frac1K \sum_{k=1}^K \mathbb E\big[(U_k\beta + v_k)\,\mathrm{relu}(s)\big]
+         = \frac1K \sum_{k=1}^K \Big[(U_k\mu_k + v_k)\,F_k + U_k(\sigma_k^2\odot x)\,G_k\Big],
+
+where :math:`F = \mathbb E[\mathrm{relu}(s)] = m\Phi(m/t) + t\varphi(m/t)` and
+:math:`G = \mathbb P(s > 0) = \Phi(m/t)`. The second term is Stein's lemma,
+:math:`\mathbb E[(\beta-\mu)\,\mathrm{relu}(s)] = \mathrm{Cov}(\beta, s)\,\mathbb P(s>0)`.
+The layer is due to Chewi, Rigollet and Yan, "Gaussian mixture layers for neural networks",
+arXiv:2508.04883 (2025).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["gm_layer", "gm_layer_monte_carlo", "relu_moments"]
+
+_SQRT_HALF = math.sqrt(0.5)
+_SQRT_HALF_PI = math.sqrt(0.5 * math.pi)
+_INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
+# exp(-z^2 / 2) is zero far inside this bound in every supported dtype; clipping z to it keeps
+# z * exp(-z^2 / 2) from becoming inf * 0.
+_Z_MAX = 200.0
+
+
+def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Moments of a rectified Gaussian, for :math:`s \sim \mathcal N(m, t^2)`.
+
+    Args:
+        m: Mean of the pre-activation, any shape, float32 or float64.
+        t: Standard deviation of the pre-activation, not negative, broadcastable with `m`. At
+            ``t = 0`` the moments are those of the point mass: ``F = relu(m)`` and ``G`` the unit
+            step, 1/2 at ``m = 0``.
+
+    Returns:
+        ``(F, G)``, each of the broadcast shape: :math:`F = \mathbb E[\mathrm{relu}(s)]` (in the
+        units of `m`) and :math:`G = \mathbb P(s > 0)`.
+
+    Raises:
+        TypeError: If the dtypes differ or are neither float32 nor float64.
+
+    Notes:
+        The textbook form :math:`m\Phi(z) + t\varphi(z)`, ``z = m / t``, cancels for ``z << 0``.
+        With the Mills ratio :math:`R(a) = \Phi(-a)/\varphi(a) = \sqrt{\pi/2}\,
+        \mathrm{erfcx}(a/\sqrt2)` the same quantity is
+        :math:`F = \mathrm{relu}(m) + t\,\varphi(a)\,(1 - a R(a))`, ``a = |z|``, a sum of two
+        terms that are never negative. The gradients are :math:`\partial F/\partial m = G`,
+        :math:`\partial F/\partial t = \varphi(z)`, :math:`\partial G/\partial m = \varphi(z)/t`
+        and :math:`\partial G/\partial t = -z\varphi(z)/t`; they are finite at ``t = 0``.
+
+    Examples:
+        >>> F, G = relu_moments(torch.tensor(0.0), torch.tensor(1.0))
+        >>> print(f"{F:.4f} {G:.4f}")  # 1/sqrt(2 pi) and 1/2
+        0.3989 0.5000
+    """
+    if m.dtype != t.dtype:
+        raise TypeError(f"m and t must share a dtype, got {m.dtype} and {t.dtype}")
+    _check_dtype("m", m)
+    F, G = _ReLUMoments.apply(*torch.broadcast_tensors(m, t))
+    return F, G
+
+
+def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tensor:
+    r"""Closed-form forward pass of a Gaussian mixture layer.
+
+    Args:
+        x: Inputs, shape ``(..., d)``; the leading shape may be empty or hold zeros.
+        mu: Component means, shape ``(K, d)``.
+        sigma: Component standard deviations per coordinate, shape ``(K, d)``. Only
+            :math:`\sigma^2` enters, so that the sign is immaterial.
+        U: Readout weights, shape ``(K, C, d)``.
+        v: Readout offsets, shape ``(K, C)``.
+
+    Returns:
+        Outputs, shape ``(..., C)``: the mean over the `K` components of
+        :math:`\mathbb E[(U_k\beta + v_k)\,\mathrm{relu}(\langle\beta, x\rangle)]`.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+        TypeError: If the dtypes differ or are neither float32 nor float64.
+
+    Notes:
+        One `torch.autograd.Function` with hand-derived gradients. For a batch of `B` inputs the
+        forward takes one product of ``B K C d`` multiplications, the backward one more for `U`,
+        and a third only if `x` needs a gradient; all else is of lower order. Twice
+        differentiable.
+
+    Examples:
+        >>> x, mu, sigma = torch.ones(5, 3), torch.ones(2, 3), torch.ones(2, 3)
+        >>> gm_layer(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
+        torch.Size([5, 4])
+    """
+    _check_layer(x, mu, sigma, U, v)
+    out: Tensor = _GMLayer.apply(x.reshape(-1, x.shape[-1]), mu, sigma, U, v)[0]
+    return out.view(*x.shape[:-1], U.shape[1])
+
+
+def gm_layer_monte_carlo(
+    x: Tensor,
+    mu: Tensor,
+    sigma: Tensor,
+    U: Tensor,
+    v: Tensor,
+    num_samples: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r"""Unbiased Monte Carlo estimate of :func:`gm_layer`, for tests and illustrations only.
+
+    Draws `num_samples` neurons :math:`\beta` from every component and averages
+    :math:`(U_k\beta + v_k)\,\mathrm{relu}(\langle\beta, x\rangle)` over them: a finite two-layer
+    ReLU network of ``K * num_samples`` neurons whose infinite-width limit is the GM layer.
+
+    Args:
+        x, mu, sigma, U, v: As in :func:`gm_layer`.
+        num_samples: Neurons drawn per component, at least 1.
+        generator: Source of randomness; the global one by default.
+
+    Returns:
+        Outputs, shape ``(..., C)``, with an error of order ``num_samples ** -0.5``.
+    """
+    _check_layer(x, mu, sigma, U, v)
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    noise = torch.randn(
+        num_samples, *mu.shape, dtype=mu.dtype, device=mu.device, generator=generator
+    )
+    beta = mu + sigma * noise  # (S, K, d)
+    activation = torch.relu(torch.einsum("skd,...d->...sk", beta, x))
+    readout = torch.einsum("kcd,skd->skc", U, beta) + v
+    return torch.einsum("...sk,skc->...c", activation, readout) / (num_samples * mu.shape[0])
+
+
+class _ReLUMoments(torch.autograd.Function):
+    """`relu_moments` with exact gradients, differentiable any number of times."""
+
+    @staticmethod
+    def forward(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        z, _, phi = _standardized(m, t)
+        a = z.abs()
+        mills = _SQRT_HALF_PI * torch.special.erfcx(a * _SQRT_HALF)
+        F = m.clamp_min(0.0) + t * phi * (1.0 - a * mills)
+        # 0.5 erfc(-z / sqrt 2), not 0.5 (1 + erf) or ndtr: those lose the lower tail.
+        return F, 0.5 * torch.erfc(z * -_SQRT_HALF)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        dF, dG = grads
+        z, inv_t, phi = _standardized(*ctx.saved_tensors)
+        G = 0.5 * torch.erfc(z * -_SQRT_HALF)
+        dG_dm = phi * inv_t
+        return dF * G + dG * dG_dm, dF * phi - dG * (z * dG_dm)
+
+
+class _GMLayer(torch.autograd.Function):
+    """`gm_layer` on a matrix of inputs, with hand-derived gradients.
+
+    The outputs beyond the first are the intermediate results that the backward reads. They are
+    constants to autograd, so a backward that is itself differentiated computes them anew from
+    the inputs: one formula serves every order of differentiation.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        m, t, F, G, Y, w = _parts(x, mu, sigma, U, v)
+        out = (G.unsqueeze(-1) * Y).sum(1).addmm(F, w).div(mu.shape[0])
+        return out, m, t, F, G, Y, w
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad = grads[0]
+        if grad is None:
+            return (None,) * 5
+        x, mu, sigma, U, v, *parts = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            parts = _parts(x, mu, sigma, U, v)
+        return _gradients(grad, x, mu, sigma, U, parts, ctx.needs_input_grad)
+
+
+def _parts(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Per input and component: m, t, F, G (B, K), Y = U (sigma^2 x) (B, K, C); w = U mu + v."""
+    variance = sigma.square()
+    m = x @ mu.T
+    # The floor goes in before the root and the division: masked afterwards, 0 / 0 would still
+    # reach the gradients.
+    t = (x.square() @ variance.T).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+    F, G = relu_moments(m, t)
+    K, C, d = U.shape
+    Y = (x @ (U * variance.unsqueeze(1)).view(K * C, d).T).view(-1, K, C)
+    w = (U @ mu.unsqueeze(-1)).squeeze(-1) + v
+    return m, t, F, G, Y, w
+
+
+def _gradients(
+    grad: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    sigma: Tensor,
+    U: Tensor,
+    parts: Sequence[Tensor],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    r"""Gradients of the layer in ``(x, mu, sigma, U, v)``, those that `needs` asks for.
+
+    With ``g`` the gradient in the output, ``A = G g`` and ``P = A^T x`` (one product):
+
+    - ``dU = sigma^2 P + (F^T g) mu``, ``dv = F^T g``;
+    - ``dsigma = 2 sigma (sum_c U P + dvar^T x^2)``;
+    - ``dmu = U^T (F^T g) + dm^T x``;
+    - ``dx = (U sigma^2)^T A + dm mu + 2 x (dvar sigma^2)``,
+
+    where ``dm`` and ``dvar`` follow from ``dF = w g`` and ``dG = Y g`` by `relu_moments`' rules.
+    """
+    m, t, F, G, Y, w = parts
+    K, C, d = U.shape
+    needs_x, needs_mu, needs_sigma, needs_U, needs_v = needs
+    g = grad / K
+    dmu = dsigma = dx = dU = None
+
+    variance = sigma.square()
+    A = (G.unsqueeze(-1) * g.unsqueeze(1)).view(-1, K * C)
+    gF = F.T @ g
+    P = (A.T @ x).view(K, C, d) if needs_sigma or needs_U else None
+
+    if needs_x or needs_mu or needs_sigma:
+        z, inv_t, phi = _standardized(m, t)
+        dF = g @ w.T
+        dG = (Y @ g.unsqueeze(-1)).squeeze(-1)
+        dG_dm = phi * inv_t
+        dm = dF * G + dG * dG_dm
+        dvar = (dF * phi - dG * (z * dG_dm)) * (0.5 * inv_t)
+        if needs_mu:
+            dmu = (gF.unsqueeze(1) @ U).squeeze(1) + dm.T @ x
+        if needs_sigma:
+            assert P is not None
+            dsigma = 2.0 * sigma * ((U * P).sum(1) + dvar.T @ x.square())
+        if needs_x:
+            readout = (U * variance.unsqueeze(1)).view(K * C, d)
+            dx = A @ readout + dm @ mu + 2.0 * x * (dvar @ variance)
+    if needs_U:
+        assert P is not None
+        dU = torch.addcmul(gF.unsqueeze(-1) * mu.unsqueeze(1), P, variance.unsqueeze(1))
+    return dx, dmu, dsigma, dU, gF if needs_v else None
+
+
+def _standardized(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z = m / t, 1 / t and the standard normal density at z, finite for every t >= 0."""
+    t = t.clamp_min(torch.finfo(t.dtype).tiny)
+    z = (m / t).clamp(-_Z_MAX, _Z_MAX)
+    return z, t.reciprocal(), _INV_SQRT_2PI * torch.exp(-0.5 * z.square())
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} must be float32 or float64, got {tensor.dtype}")
+
+
+def _check_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> None:
+    parameters = {"mu": mu, "sigma": sigma, "U": U, "v": v}
+    _check_dtype("x", x)
+    for name, tensor in parameters.items():
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"x and {name} must share a dtype, got {x.dtype} and {tensor.dtype}")
+    if U.ndim != 3:
+        raise ValueError(f"U must have shape (K, C, d), got {tuple(U.shape)}")
+    K, C, d = U.shape
+    for name, shape in {"mu": (K, d), "sigma": (K, d), "v": (K, C)}.items():
+        if parameters[name].shape != shape:
+            raise ValueError(
+                f"{name} must have shape {shape} to fit U of shape {(K, C, d)}, "
+                f"got {tuple(parameters[name].shape)}"
+            )
+    if x.ndim == 0 or x.shape[-1] != d:
+        raise ValueError(f"x must have shape (..., {d}), got {tuple(x.shape)}")

@@ -1,0 +1,340 @@
+r"""Initializations of Gaussian mixture layers, named and shaped like `torch.nn.init`.
+
+Every function takes one :class:`~gmlib.GaussianMixtureLayer` or any network that contains some,
+and works in place on those layers alone.
+
+- :func:`baseline_` (BL) is the default of the layer's authors: one scale for everything.
+- :func:`fan_in_` gives the parameters the fan-in scale of He et al. (2015).
+- :func:`calibrate_` measures the output of each layer on data and rescales its readout.
+- :func:`kumar_` (KUMAR) is the last two in turn.
+- :func:`scale_report` only measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+
+from gmlib.layer import GaussianMixtureLayer
+
+__all__ = [
+    "LayerScale",
+    "ScaleReport",
+    "baseline_",
+    "calibrate_",
+    "fan_in_",
+    "kumar_",
+    "scale_report",
+]
+
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class LayerScale:
+    """Output scale of one layer, over all inputs and all output units.
+
+    Attributes:
+        name: Name of the layer within the network, as in `named_modules`.
+        std_before: Standard deviation of the outputs before the rescaling.
+        scale: Factor that `U` and `v` were multiplied by; 1 where nothing was rescaled.
+        std_after: Standard deviation of the outputs after it, measured.
+    """
+
+    name: str
+    std_before: float
+    scale: float
+    std_after: float
+
+
+class ScaleReport(Sequence[LayerScale]):
+    """One :class:`LayerScale` a layer, in the order in which data reaches them; prints a table."""
+
+    def __init__(self, layers: Iterable[LayerScale]) -> None:
+        self._layers = tuple(layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @overload
+    def __getitem__(self, index: int) -> LayerScale: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[LayerScale, ...]: ...
+    def __getitem__(self, index: int | slice) -> LayerScale | tuple[LayerScale, ...]:
+        return self._layers[index]
+
+    def __repr__(self) -> str:
+        width = max([len("layer"), *(len(layer.name) for layer in self)])
+        rows = [f"{'layer':<{width}}  {'std before':>10}  {'scale':>10}  {'std after':>10}"]
+        rows += [
+            f"{layer.name:<{width}}  {layer.std_before:>10.4g}  {layer.scale:>10.4g}  "
+            f"{layer.std_after:>10.4g}"
+            for layer in self
+        ]
+        return "\n".join(rows)
+
+
+def baseline_(
+    module: nn.Module, gamma: float = 0.5, *, generator: torch.Generator | None = None
+) -> None:
+    r"""Default initialization of Chewi, Rigollet and Yan (BL), arXiv:2508.04883.
+
+    Draws :math:`\mu, U, v \sim \mathcal N(0, \gamma^2)` and sets :math:`\sigma = \gamma` in every
+    GM layer of `module`.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+        gamma: The scale, positive.
+        generator: Source of randomness; the global one by default.
+
+    Raises:
+        ValueError: If `gamma` is not positive and finite, or `module` holds no GM layer.
+    """
+    _check_positive("gamma", gamma)
+    for layer in _gm_layers(module).values():
+        layer.reset_parameters(gamma, generator=generator)
+
+
+def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> None:
+    r"""Fan-in initialization: as :func:`baseline_` with :math:`\gamma = \sqrt{2/d}` by layer.
+
+    This is the ReLU gain of He et al., "Delving deep into rectifiers", ICCV 2015, with the
+    layer's number of input features `d` as the fan-in.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+        generator: Source of randomness; the global one by default.
+
+    Raises:
+        ValueError: If `module` holds no GM layer.
+    """
+    for layer in _gm_layers(module).values():
+        layer.reset_parameters(math.sqrt(2.0 / layer.in_features), generator=generator)
+
+
+def calibrate_(
+    module: nn.Module, data: Tensor | Iterable[Any], target_std: float = 0.5
+) -> ScaleReport:
+    r"""Rescale the readout of every GM layer so that its outputs have a given std on `data`.
+
+    One forward pass of `data` through `module` meets the layers in the order in which data
+    reaches them. Each has its outputs' standard deviation measured, over all inputs and output
+    units, and `U` and `v` multiplied by ``target_std / std``; what flows on is the output after
+    that. The readout is linear in ``(U, v)``, so that one scale is exact. A layer that is reached
+    more than once is calibrated the first time.
+
+    Labels never enter. Modules run in evaluation mode for the pass and are put back after it;
+    the global random state is put back too.
+
+    Args:
+        module: A GM layer, or a network that contains some, whose ``forward`` takes a batch.
+        data: One batch of inputs, or an iterable of batches such as a `DataLoader` (which are
+            joined; of a tuple or list only the first item, the inputs, is read). A few thousand
+            inputs are enough.
+        target_std: Standard deviation that the outputs shall have, positive.
+
+    Returns:
+        The standard deviation before, the scale and the standard deviation after, by layer.
+
+    Raises:
+        ValueError: If `target_std` is not positive and finite, `data` is empty, `module` holds no
+            GM layer, one is not reached, or the outputs of one have a standard deviation that is
+            zero or not finite. `module` is then as it was.
+        TypeError: If `data` is neither a tensor nor an iterable of batches.
+    """
+    _check_positive("target_std", target_std)
+    with _restored_on_error(module):
+        return _measure(module, data, target_std)
+
+
+def kumar_(
+    module: nn.Module,
+    data: Tensor | Iterable[Any],
+    target_std: float = 0.5,
+    *,
+    generator: torch.Generator | None = None,
+) -> ScaleReport:
+    """Kaiming Unlabeled Mixture Activation Rescaling: :func:`fan_in_`, then :func:`calibrate_`.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+        data: Real inputs of the network, without labels; see :func:`calibrate_`.
+        target_std: Standard deviation that the outputs of every GM layer shall have.
+        generator: Source of randomness; the global one by default.
+
+    Returns:
+        The report of :func:`calibrate_`.
+
+    Raises:
+        ValueError: As :func:`calibrate_`; `module` is then as it was.
+        TypeError: As :func:`calibrate_`.
+
+    Examples:
+        >>> from gmlib import GaussianMixtureLayer
+        >>> network = nn.Sequential(GaussianMixtureLayer(20, 8, 4), GaussianMixtureLayer(8, 3, 4))
+        >>> report = kumar_(network, torch.randn(512, 20))
+        >>> [round(layer.std_after, 4) for layer in report]
+        [0.5, 0.5]
+    """
+    _check_positive("target_std", target_std)
+    with _restored_on_error(module, generator):
+        fan_in_(module, generator=generator)
+        return calibrate_(module, data, target_std)
+
+
+def scale_report(
+    module: nn.Module,
+    data: Tensor | Iterable[Any],
+    layer_type: type[nn.Module] = GaussianMixtureLayer,
+) -> ScaleReport:
+    """Measure the output scale of every GM layer on `data`, and change nothing.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+        data: As for :func:`calibrate_`.
+        layer_type: Measure layers of this type instead.
+
+    Returns:
+        A report whose scales are 1.
+
+    Raises:
+        ValueError: As :func:`calibrate_`, but any standard deviation is reported.
+        TypeError: As :func:`calibrate_`.
+    """
+    return _measure(module, data, None, layer_type)
+
+
+@torch.no_grad()
+def _measure(
+    module: nn.Module,
+    data: Tensor | Iterable[Any],
+    target_std: float | None,
+    layer_type: type[nn.Module] = GaussianMixtureLayer,
+) -> ScaleReport:
+    """Pass `data` through `module` once and measure, and with a target rescale, as it goes."""
+    inputs = _joined(data)
+    layers = _layers(module, layer_type)
+    names = {layer: name for name, layer in layers.items()}
+    report: dict[str, LayerScale] = {}
+
+    def hook(
+        layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
+        name = names[layer]
+        if name in report:
+            return None
+        before = after = _std(output)
+        scale = 1.0
+        if target_std is not None:
+            assert isinstance(layer, GaussianMixtureLayer)
+            if not (math.isfinite(before) and before > 0.0):
+                raise ValueError(
+                    f"the outputs of GM layer {name!r} have standard deviation {before:g} over "
+                    f"{len(inputs)} inputs; a positive, finite one is needed"
+                )
+            scale = target_std / before
+            layer.U.mul_(scale)
+            layer.v.mul_(scale)
+            output = layer.forward(*args, **kwargs)
+            after = _std(output)
+        report[name] = LayerScale(name, before, scale, after)
+        return output
+
+    handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers.values()]
+    try:
+        with _evaluation_mode(module), torch.random.fork_rng():
+            module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    missed = [name for name in layers if name not in report]
+    if missed:
+        raise ValueError(f"the data never reached the layers {', '.join(map(repr, missed))}")
+    return ScaleReport(report.values())
+
+
+def _layers(module: nn.Module, layer_type: type[Layer]) -> dict[str, Layer]:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    layers = {
+        name: layer for name, layer in module.named_modules() if isinstance(layer, layer_type)
+    }
+    if not layers:
+        raise ValueError(f"{type(module).__name__} holds no {layer_type.__name__}")
+    return layers
+
+
+def _gm_layers(module: nn.Module) -> dict[str, GaussianMixtureLayer]:
+    return _layers(module, GaussianMixtureLayer)
+
+
+def _joined(data: Tensor | Iterable[Any]) -> Tensor:
+    """The inputs of `data` as one batch."""
+    if isinstance(data, Tensor):
+        batches = [data]
+    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
+        batches = [batch[0] if isinstance(batch, (tuple, list)) else batch for batch in data]
+    else:
+        raise TypeError(
+            f"data must be a tensor or an iterable of batches, got {type(data).__name__}"
+        )
+    for batch in batches:
+        if not isinstance(batch, Tensor):
+            raise TypeError(f"each batch of data must be a tensor, got {type(batch).__name__}")
+        if batch.ndim == 0:
+            raise ValueError("each batch of data needs a batch dimension, got a scalar")
+    joined = torch.cat(batches) if batches else torch.empty(0)
+    if joined.numel() == 0:
+        raise ValueError(f"data is empty: {len(batches)} batches with no inputs in them")
+    return joined
+
+
+def _std(output: Tensor) -> float:
+    return output.double().std(correction=0).item()
+
+
+def _check_positive(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and value > 0.0):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    training = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, mode in training.items():
+            child.training = mode
+
+
+@contextmanager
+def _restored_on_error(
+    module: nn.Module, generator: torch.Generator | None = None
+) -> Iterator[None]:
+    """Put the GM layers' parameters and the random state back if the body raises."""
+    source = torch.default_generator if generator is None else generator
+    state = source.get_state()
+    saved = [
+        (parameter, parameter.detach().clone())
+        for layer in _gm_layers(module).values()
+        for parameter in layer.parameters()
+    ]
+    try:
+        yield
+    except BaseException:
+        source.set_state(state)
+        with torch.no_grad():
+            for parameter, value in saved:
+                parameter.copy_(value)
+        raise

@@ -1,0 +1,148 @@
+"""What a run is: a validated configuration, and the name that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+__all__ = ["ARMS", "DATASETS", "RunConfig"]
+
+DATASETS = ("mnist", "fashion-mnist")
+"""Data sets by name. ``"package.module:function"`` names one of your own; see `study.data`."""
+
+ARMS: Mapping[str, tuple[str, ...]] = {
+    "FC": (),
+    "BL": ("num_components", "lr_sigma", "gamma"),
+    "FAN-IN": ("num_components", "lr_sigma"),
+    "KUMAR": ("num_components", "lr_sigma", "target_std", "calibration_size"),
+}
+"""The arms by name, with the settings beyond the common ones that each depends on.
+
+``FC`` is the dense reference; all others are stacks of GM layers that differ in their
+initialization. ``"package.module:function"`` names an initialization of your own, which depends on
+all settings; see `study.training`.
+"""
+
+_ARM_SETTINGS = ("num_components", "lr_sigma", "gamma", "target_std", "calibration_size")
+_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run's result depends on; the defaults are the note's main study.
+
+    Args:
+        arm: One of `ARMS`, or ``"package.module:function"``.
+        seed: Fixes parameters, order of data and calibration inputs, each through a generator of
+            its own, so that all arms of one seed see the same batches.
+        dataset: One of `DATASETS`, or ``"package.module:function"``.
+        standardize: ``"image"`` for mean 0 and standard deviation 1 per image, ``"dataset"`` for
+            one mean and standard deviation of the training set.
+        widths: Sizes of the hidden layers and the output; the input size comes from the data.
+        num_components: Components `K` of every GM layer.
+        epochs: Passes over the training set; 0 records the initialization alone.
+        batch_size: Inputs per step. The last batch of an epoch may be smaller.
+        lr: Learning rate of vanilla SGD for all parameters but `sigma`.
+        lr_sigma: Learning rate for `sigma`.
+        gamma: Scale of the baseline initialization.
+        target_std: Standard deviation that KUMAR gives each layer's outputs.
+        calibration_size: Training inputs, drawn without labels, that an initialization is shown.
+        snapshots: Whether to keep the parameters at the start and after every epoch.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names the field, what came and what is
+            allowed.
+    """
+
+    arm: str
+    seed: int
+    dataset: str = "mnist"
+    standardize: str = "image"
+    widths: tuple[int, ...] = (100, 10)
+    num_components: int = 10
+    epochs: int = 20
+    batch_size: int = 64
+    lr: float = 0.1
+    lr_sigma: float = 1.0
+    gamma: float = 0.5
+    target_std: float = 0.5
+    calibration_size: int = 2048
+    snapshots: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_choice("arm", tuple(ARMS), own=True)
+        self._check_choice("dataset", DATASETS, own=True)
+        self._check_choice("standardize", ("image", "dataset"), own=False)
+        widths = self.widths
+        if not isinstance(widths, (tuple, list)) or not widths:
+            raise ValueError(f"widths must be a non-empty sequence of layer sizes, got {widths!r}")
+        for width in widths:
+            _check_integer("every entry of widths", width, 1)
+        object.__setattr__(self, "widths", tuple(widths))
+        _check_integer("seed", self.seed, 0)
+        _check_integer("epochs", self.epochs, 0)
+        for name in ("num_components", "batch_size", "calibration_size"):
+            _check_integer(name, getattr(self, name), 1)
+        for name in ("lr", "lr_sigma", "gamma", "target_std"):
+            # A float, so that 1 and 1.0 name the same run.
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
+        if not isinstance(self.snapshots, bool):
+            raise ValueError(f"snapshots must be true or false, got {self.snapshots!r}")
+
+    def _check_choice(self, name: str, allowed: tuple[str, ...], *, own: bool) -> None:
+        value = getattr(self, name)
+        if value in allowed or (own and isinstance(value, str) and _IMPORT_PATH.fullmatch(value)):
+            return
+        alternatives = ", ".join(map(repr, allowed)) + (
+            " or of the form 'package.module:function'" if own else ""
+        )
+        raise ValueError(f"{name} must be one of {alternatives}, got {value!r}")
+
+    def canonical(self) -> dict[str, Any]:
+        """The settings that the result depends on: without those that the arm does not use."""
+        used = ARMS.get(self.arm, _ARM_SETTINGS)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name not in _ARM_SETTINGS or name in used
+        }
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> RunConfig:
+        """The configuration with the given settings, as `canonical` returns them."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ValueError(f"unknown settings {unknown}; known are {sorted(known)}")
+        missing = sorted({"arm", "seed"} - set(settings))
+        if missing:
+            raise ValueError(f"settings lack {missing}")
+        return cls(**settings)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run: what it is, for people, and a hash of `canonical`, for certainty."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        label = re.sub(r"[^a-z0-9]+", "-", f"{self.dataset}-{self.arm}".lower())
+        return f"{label}-seed{self.seed}-{digest}"
+
+
+def _check_integer(name: str, value: Any, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+
+
+def _positive(name: str, value: Any) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (math.isfinite(value) and value > 0.0)
+    ):
+        raise ValueError(f"{name} must be a positive, finite number, got {value!r}")
+    return float(value)

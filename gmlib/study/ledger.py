@@ -1,0 +1,216 @@
+"""The ledger: one JSON file a run, written whole, never edited, checked whenever it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gmlib
+from gmlib.init import LayerScale
+from gmlib.study.config import RunConfig
+from gmlib.study.training import CURVES, RunRecord
+
+__all__ = ["SCHEMA", "Ledger", "LedgerError"]
+
+SCHEMA = 1
+"""Version of the file format."""
+
+_KEYS = (
+    "schema",
+    "run_id",
+    "config",
+    "provenance",
+    "wall_time",
+    "init_report",
+    "curves",
+    "snapshots",
+)
+
+
+class LedgerError(RuntimeError):
+    """A file of the ledger is not what it should be; the message names it and the cure."""
+
+
+class Ledger:
+    """Records of runs in a folder, by the name that follows from each run's configuration.
+
+    A record is the file ``<run_id>.json``; parameter snapshots sit beside it as ``<run_id>.npz``.
+    Both appear under their names only when they are complete.
+
+    Args:
+        folder: Where the records are; made when the first is written. By default the folder that
+            the environment variable ``GMLIB_RESULTS`` names, else ``results`` in the project.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = _default_folder() if folder is None else Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise LedgerError(f"the ledger {self.folder} is not a folder")
+
+    def __repr__(self) -> str:
+        return f"Ledger({str(self.folder)!r})"
+
+    def path(self, config: RunConfig) -> Path:
+        """Where the record of `config` is, or would be."""
+        return self.folder / f"{config.run_id}.json"
+
+    def __contains__(self, config: RunConfig) -> bool:
+        return self.path(config).exists()
+
+    def get(self, config: RunConfig) -> RunRecord | None:
+        """The record of `config`, or None where there is none.
+
+        Raises:
+            LedgerError: If the file is torn, was altered, or is not the record of `config`.
+        """
+        return self._read(self.path(config)) if config in self else None
+
+    def __iter__(self) -> Iterator[RunRecord]:
+        """All records, in the order of their names."""
+        return (self._read(path) for path in sorted(self.folder.glob("*.json")))
+
+    def put(self, record: RunRecord) -> Path:
+        """Write `record`, unless the ledger has it: the first record of a run stays."""
+        path = self.path(record.config)
+        if path.exists():
+            return path
+        self.folder.mkdir(parents=True, exist_ok=True)
+        snapshots = None
+        if record.snapshots:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **record.snapshots)  # type: ignore[arg-type]
+            file = path.with_suffix(".npz")
+            _write_whole(file, buffer.getvalue())
+            snapshots = {"file": file.name, "sha256": _sha256(buffer.getvalue())}
+        content = {
+            "schema": SCHEMA,
+            "run_id": record.config.run_id,
+            "config": record.config.canonical(),
+            "provenance": dict(record.provenance),
+            "wall_time": record.wall_time,
+            "init_report": [asdict(layer) for layer in record.init_report],
+            "curves": {name: _to_json(record.curves[name]) for name in CURVES},
+            "snapshots": snapshots,
+        }
+        _write_whole(path, _dump(content).encode())
+        return path
+
+    def _read(self, path: Path) -> RunRecord:
+        try:
+            return self._parse(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LedgerError(
+                f"{path} is not a valid record ({error}); move it away and run the sweep again, "
+                "or restore it from version control"
+            ) from error
+
+    def _parse(self, path: Path) -> RunRecord:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+        if content.get("schema") != SCHEMA:
+            raise ValueError(
+                f"its schema is {content.get('schema')!r}, this version reads {SCHEMA}"
+            )
+        if set(content) != {*_KEYS, "digest"}:
+            raise ValueError(f"its keys are {sorted(content)}")
+        digest = content.pop("digest")
+        if digest != _digest(content):
+            raise ValueError("it was altered: its digest does not match its content")
+        config = RunConfig.from_dict(content["config"])
+        if not config.run_id == content["run_id"] == path.stem:
+            raise ValueError(f"its configuration is that of {config.run_id}")
+        curves = {name: _from_json(content["curves"][name]) for name in CURVES}
+        if len({len(curve) for curve in curves.values()}) != 1:
+            raise ValueError("its curves differ in length")
+        return RunRecord(
+            config=config,
+            curves=curves,
+            init_report=tuple(LayerScale(**layer) for layer in content["init_report"]),
+            wall_time=content["wall_time"],
+            provenance=content["provenance"],
+            snapshots=_read_snapshots(path, content["snapshots"]),
+        )
+
+
+def _read_snapshots(path: Path, entry: Mapping[str, str] | None) -> dict[str, NDArray[np.float32]]:
+    if entry is None:
+        return {}
+    file = path.with_suffix(".npz")
+    if entry["file"] != file.name:
+        raise ValueError(f"it names snapshots {entry['file']!r}, not {file.name!r}")
+    content = file.read_bytes()
+    if _sha256(content) != entry["sha256"]:
+        raise ValueError(f"its snapshots {file.name} were altered")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _default_folder() -> Path:
+    override = os.environ.get("GMLIB_RESULTS")
+    if override:
+        return Path(override)
+    here = Path.cwd()
+    for root in (Path(gmlib.__file__).parents[1], here, *here.parents):
+        if (root / "pyproject.toml").exists() and (root / "gmlib").is_dir():
+            return root / "results"
+    raise LedgerError(
+        f"neither {here} nor a folder above it is this project; name the folder of the ledger, "
+        "or set GMLIB_RESULTS"
+    )
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there completely or not at all."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's files are for their owner only
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _dump(content: dict[str, Any]) -> str:
+    """JSON with one line for each top-level key and each curve: short, and fit for a diff."""
+    lines = [
+        f' "{key}": {json.dumps(content[key], allow_nan=False)}' for key in _KEYS if key != "curves"
+    ]
+    curves = ",\n".join(
+        f'  "{name}": {json.dumps(curve, allow_nan=False)}'
+        for name, curve in content["curves"].items()
+    )
+    lines += [f' "curves": {{\n{curves}\n }}', f' "digest": "{_digest(content)}"']
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return _sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _to_json(curve: list[float]) -> list[float | None]:
+    """JSON has no NaN and no infinity: a value that is not finite becomes null."""
+    return [value if math.isfinite(value) else None for value in curve]
+
+
+def _from_json(curve: list[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in curve]

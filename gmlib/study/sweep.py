@@ -1,0 +1,141 @@
+"""Many runs: train those that the ledger lacks, in parallel, and return the records of all."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import joblib
+from tqdm import tqdm
+
+from gmlib.study import data
+from gmlib.study.config import RunConfig
+from gmlib.study.ledger import Ledger
+from gmlib.study.training import Progress, RunRecord, train
+
+__all__ = ["SweepError", "sweep"]
+
+_POLL_SECONDS = 0.5
+
+
+class SweepError(RuntimeError):
+    """Some runs failed. The others are in the ledger."""
+
+
+def sweep(
+    configs: Iterable[RunConfig], ledger: Ledger | None = None, jobs: int | None = None
+) -> list[RunRecord]:
+    """Records of all `configs`, from the ledger where it has them and trained where it lacks them.
+
+    Each run trains in a process of one thread, and its record is in the ledger as soon as it ends:
+    a sweep that is interrupted goes on where it was. A progress bar on the standard error shows
+    runs done, the latest test error and the time left.
+
+    Args:
+        configs: The runs.
+        ledger: Where records are looked up and kept; the project's by default.
+        jobs: Processes at once; as many as there are processors by default. The records do not
+            depend on it.
+
+    Returns:
+        The records, in the order of `configs`.
+
+    Raises:
+        SweepError: If a run failed; the message says which and why.
+        LedgerError: If a record cannot be read.
+        ValueError: If `jobs` is not a positive integer.
+    """
+    ledger = Ledger() if ledger is None else ledger
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        raise ValueError(f"jobs must be an integer of at least 1, or None, got {jobs!r}")
+    unique = {config.run_id: config for config in configs}
+    records = {run_id: ledger.get(config) for run_id, config in unique.items()}
+    missing = [unique[run_id] for run_id, record in records.items() if record is None]
+    if missing:
+        for name, standardize in sorted({(c.dataset, c.standardize) for c in missing}):
+            data.load(name, standardize)  # fetched once, here, where a download is seen
+        for record in _trained(missing, ledger, min(jobs or joblib.cpu_count(), len(missing))):
+            records[record.config.run_id] = record
+    return [record for record in records.values() if record is not None]
+
+
+def _trained(configs: Sequence[RunConfig], ledger: Ledger, jobs: int) -> Iterator[RunRecord]:
+    failures: list[tuple[RunConfig, Exception]] = []
+    with tempfile.TemporaryDirectory() as board, _progress_bar(configs, Path(board)):
+        outcomes = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            joblib.delayed(_run)(config, Path(board)) for config in configs
+        )
+        for config, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                failures.append((config, outcome))
+            else:
+                ledger.put(outcome)
+                yield outcome
+    if failures:
+        reasons = "; ".join(f"{config.run_id}: {error}" for config, error in failures)
+        raise SweepError(
+            f"{len(failures)} of {len(configs)} runs failed, the others are recorded: {reasons}"
+        ) from failures[0][1]
+
+
+def _run(config: RunConfig, board: Path) -> tuple[RunConfig, RunRecord | Exception]:
+    """Train in whatever process this is, posting progress as a small file on `board`."""
+    note = board / config.run_id
+
+    def post(progress: Progress) -> None:
+        done = progress.step / progress.total_steps if progress.total_steps else 1.0
+        draft = note.with_suffix(".draft")
+        draft.write_text(f"{done} {progress.test_error}")
+        draft.replace(note)
+
+    try:
+        return config, train(config, post if board.is_dir() else None)
+    except Exception as error:
+        return config, error
+
+
+@contextmanager
+def _progress_bar(configs: Sequence[RunConfig], board: Path) -> Iterator[None]:
+    """A bar that counts epochs over all runs, fed by the notes on `board`."""
+    work = {config.run_id: max(config.epochs, 1) for config in configs}
+    done = dict.fromkeys(work, 0.0)
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_POLL_SECONDS):
+            refresh()
+
+    def refresh() -> None:
+        latest = ""
+        for config in configs:
+            note = board / config.run_id
+            if not note.exists():
+                continue
+            fraction, error = map(float, note.read_text().split())
+            if fraction > done[config.run_id]:
+                done[config.run_id] = fraction
+                latest = f"{config.arm} seed {config.seed}: {100 * error:.2f} % error"
+        finished = sum(fraction >= 1.0 for fraction in done.values())
+        bar.set_description(f"{finished}/{len(work)} runs", refresh=False)
+        if latest:
+            bar.set_postfix_str(latest, refresh=False)
+        bar.n = round(sum(work[run_id] * fraction for run_id, fraction in done.items()), 2)
+        bar.refresh()
+
+    with tqdm(
+        total=sum(work.values()),
+        unit="epoch",
+        desc=f"0/{len(work)} runs",
+        bar_format="{desc} |{bar}| {n:.4g}/{total} epochs [{elapsed}<{remaining}]{postfix}",
+    ) as bar:
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+            refresh()

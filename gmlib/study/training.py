@@ -1,0 +1,300 @@
+"""From a configuration to a record: one run, with no side effects on disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import gmlib
+from gmlib.init import LayerScale, ScaleReport, baseline_, fan_in_, kumar_, scale_report
+from gmlib.layer import GaussianMixtureLayer
+from gmlib.study import data
+from gmlib.study.config import RunConfig
+
+__all__ = ["CURVES", "Progress", "RunRecord", "build_network", "evaluation_steps", "train"]
+
+CURVES = ("step", "test_error", "test_loss", "train_loss")
+"""Names of a record's curves, each a list with one entry an evaluation.
+
+``step`` counts gradient steps; ``test_error`` is a fraction; the losses are mean cross-entropies
+in nats, ``train_loss`` over the batches since the evaluation before (NaN at step 0).
+"""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run gave.
+
+    Attributes:
+        config: The configuration.
+        curves: By each name of `CURVES`, the values at the evaluated steps.
+        init_report: Output scale by layer at initialization, on the calibration inputs.
+        wall_time: Seconds that training and evaluation took, loading of data excluded.
+        provenance: Where and when the run was made, and with what.
+        snapshots: Parameters by name, each stacked over the initialization and the epochs' ends,
+            shape ``(epochs + 1, ...)``; empty unless the configuration asks for them.
+    """
+
+    config: RunConfig
+    curves: Mapping[str, list[float]]
+    init_report: tuple[LayerScale, ...]
+    wall_time: float
+    provenance: Mapping[str, Any]
+    snapshots: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: steps done, steps in all, and the last test error (a fraction)."""
+
+    step: int
+    total_steps: int
+    test_error: float
+
+
+def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = None) -> RunRecord:
+    """Train one network as `config` says and measure it along the way.
+
+    Runs on one thread of the CPU with denormals flushed to zero: on one machine the same
+    configuration gives the same curves and snapshots bit for bit, whatever else runs.
+
+    Args:
+        config: What to run.
+        on_progress: Called after every evaluation.
+
+    Returns:
+        The record; it is up to the caller to keep it.
+
+    Raises:
+        DataError: If the data set cannot be had.
+        ValueError: If the configuration does not fit the data set.
+    """
+    dataset = data.load(config.dataset, config.standardize)
+    if config.calibration_size > len(dataset.x_train):
+        raise ValueError(
+            f"calibration_size must be at most the {len(dataset.x_train)} training inputs of "
+            f"{config.dataset!r}, got {config.calibration_size}"
+        )
+    if config.widths[-1] < dataset.num_classes:
+        raise ValueError(
+            f"the last of widths must be at least the {dataset.num_classes} classes of "
+            f"{config.dataset!r}, got {config.widths[-1]}"
+        )
+    provenance = _provenance(dataset)
+    start = time.perf_counter()
+    with _reproducible_arithmetic():
+        curves, init_report, snapshots = _train(config, dataset, on_progress)
+    return RunRecord(
+        config=config,
+        curves=curves,
+        init_report=tuple(init_report),
+        wall_time=time.perf_counter() - start,
+        provenance=provenance,
+        snapshots=snapshots,
+    )
+
+
+def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, ScaleReport]:
+    """The network of a run, initialized, and the scale of its layers' outputs.
+
+    The report is taken on the calibration inputs, which every arm of a seed shares.
+    """
+    widths = (dataset.num_features, *config.widths)
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    generator = _generator(config.seed, "parameters")
+    order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "calibration"))
+    inputs = dataset.x_train[order[: config.calibration_size]]
+
+    if config.arm == "FC":
+        layers: list[nn.Module] = []
+        for d, width in pairs:
+            linear = nn.Linear(d, width)
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(linear.bias)
+            layers += [linear, nn.ReLU()]
+        network = nn.Sequential(*layers[:-1])
+        return network, scale_report(network, inputs, nn.Linear)
+
+    network = nn.Sequential(
+        *(GaussianMixtureLayer(d, width, config.num_components) for d, width in pairs)
+    )
+    match config.arm:
+        case "BL":
+            baseline_(network, config.gamma, generator=generator)
+        case "FAN-IN":
+            fan_in_(network, generator=generator)
+        case "KUMAR":
+            return network, kumar_(network, inputs, config.target_std, generator=generator)
+        case path:
+            _imported(path)(network, inputs, config, generator)
+    return network, scale_report(network, inputs)
+
+
+def evaluation_steps(epochs: int, steps_per_epoch: int) -> list[int]:
+    """Steps at which a run is evaluated: 0, log-spaced in the first epoch, each epoch's end."""
+    if epochs == 0:
+        return [0]
+    count = 1 + math.ceil(2 * math.log2(steps_per_epoch))  # a factor of sqrt(2), roughly
+    early = np.unique(np.geomspace(1, steps_per_epoch, count).round().astype(int))
+    return [0, *early.tolist(), *(steps_per_epoch * epoch for epoch in range(2, epochs + 1))]
+
+
+def _train(
+    config: RunConfig, dataset: data.Dataset, on_progress: Callable[[Progress], None] | None
+) -> tuple[dict[str, list[float]], ScaleReport, dict[str, NDArray[np.float32]]]:
+    network, init_report = build_network(config, dataset)
+    optimizer = torch.optim.SGD(_parameter_groups(network, config))
+    order = _generator(config.seed, "order")
+    steps_per_epoch = math.ceil(len(dataset.x_train) / config.batch_size)
+    due = set(evaluation_steps(config.epochs, steps_per_epoch))
+    total_steps = config.epochs * steps_per_epoch
+
+    curves: dict[str, list[float]] = {name: [] for name in CURVES}
+    snapshots: dict[str, list[NDArray[np.float32]]] = {}
+    losses: list[Tensor] = []
+
+    def evaluate(step: int) -> None:
+        error, loss = _test(network, dataset)
+        mean = torch.stack(losses).double().mean().item() if losses else math.nan
+        losses.clear()
+        for name, value in zip(CURVES, (step, error, loss, mean), strict=True):
+            curves[name].append(value)
+        if on_progress is not None:
+            on_progress(Progress(step, total_steps, error))
+
+    def snapshot() -> None:
+        if config.snapshots:
+            for name, parameter in network.named_parameters():
+                snapshots.setdefault(name, []).append(parameter.detach().numpy().copy())
+
+    evaluate(0)
+    snapshot()
+    step = 0
+    for _ in range(config.epochs):
+        indices = torch.randperm(len(dataset.x_train), generator=order)
+        for batch in indices.split(config.batch_size):
+            loss = cross_entropy(network(dataset.x_train[batch]), dataset.y_train[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+            step += 1
+            if step in due:
+                evaluate(step)
+        snapshot()
+    return curves, init_report, {name: np.stack(values) for name, values in snapshots.items()}
+
+
+def _parameter_groups(network: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
+    named = list(network.named_parameters())
+    sigma = [parameter for name, parameter in named if name.endswith(".sigma")]
+    rest = [parameter for name, parameter in named if not name.endswith(".sigma")]
+    groups = [{"params": rest, "lr": config.lr}, {"params": sigma, "lr": config.lr_sigma}]
+    return [group for group in groups if group["params"]]
+
+
+@torch.no_grad()
+def _test(network: nn.Module, dataset: data.Dataset) -> tuple[float, float]:
+    """Error (a fraction) and mean cross-entropy on the test set."""
+    logits = network(dataset.x_test)
+    wrong = (logits.argmax(1) != dataset.y_test).sum().item()
+    return wrong / len(logits), cross_entropy(logits.double(), dataset.y_test).item()
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    """Random numbers of one seed for one purpose, independent of those for any other purpose.
+
+    Parameters come from ``manual_seed(seed)`` itself, as they would in a plain script.
+    """
+    if purpose != "parameters":
+        digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+        seed = int.from_bytes(digest[:8], "big", signed=True)
+    return torch.Generator().manual_seed(seed)
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    """The function that ``"package.module:function"`` names."""
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"arm {path!r} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ValueError(f"arm {path!r} must name a function, got {function!r}")
+    return function  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _reproducible_arithmetic() -> Iterator[None]:
+    """One thread, and denormals flushed: BL saturates Phi, and denormals double its time."""
+    threads = torch.get_num_threads()
+    flushed = bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0) == 0.0)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(flushed)
+        torch.set_num_threads(threads)
+
+
+def _provenance(dataset: data.Dataset) -> dict[str, Any]:
+    commit, dirty = _git_state()
+    return {
+        "gmlib": gmlib.__version__,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "device": "cpu",
+        "threads": 1,
+        "data": dict(dataset.checksums),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    """Commit of the package's checkout and whether tracked files differ from it."""
+    root = Path(gmlib.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", "__init__.py"):
+            return None, None  # installed inside somebody else's checkout
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+@functools.cache
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
