@@ -178,7 +178,7 @@ class _GMLayer(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         m, t, F, G, Y, w = _parts(x, mu, sigma, U, v)
-        out = (G.unsqueeze(-1) * Y).sum(1).addmm(F, w).div(mu.shape[0])
+        out = torch.addmm((Y * G.unsqueeze(1)).sum(0).T, F.T, w).div(mu.shape[0])
         return out, m, t, F, G, Y, w
 
     @staticmethod
@@ -199,16 +199,19 @@ class _GMLayer(torch.autograd.Function):
 
 
 def _parts(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """Per input and component: m, t, F, G (B, K), Y = U (sigma^2 x) (B, K, C); w = U mu + v."""
+    """By component: m, t, F, G (K, B), Y = U (sigma^2 x) (K, C, B) and w = U mu + v (K, C).
+
+    Components come first and inputs last: so no large product has its long operand transposed.
+    """
     variance = sigma.square()
-    m = x @ mu.T
+    m = mu @ x.T
     # The floor goes in before the root and the division: masked afterwards, 0 / 0 would still
     # reach the gradients.
-    t = (x.square() @ variance.T).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+    t = (variance @ x.square().T).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
     F, G = relu_moments(m, t)
-    K, C, d = U.shape
-    Y = (x @ (U * variance.unsqueeze(1)).view(K * C, d).T).view(-1, K, C)
-    w = (U @ mu.unsqueeze(-1)).squeeze(-1) + v
+    Y = (_scaled_readout(U, variance) @ x.T).view(*U.shape[:2], -1)
+    # As a row times a matrix: as a matrix times a column it takes ten times as long.
+    w = torch.bmm(mu.unsqueeze(1), U.transpose(1, 2)).squeeze(1) + v
     return m, t, F, G, Y, w
 
 
@@ -223,11 +226,11 @@ def _gradients(
 ) -> tuple[Tensor | None, ...]:
     r"""Gradients of the layer in ``(x, mu, sigma, U, v)``, those that `needs` asks for.
 
-    With ``g`` the gradient in the output, ``A = G g`` and ``P = A^T x`` (one product):
+    With ``g`` the gradient in the output, ``A = G g`` and ``P = A x`` (one product):
 
-    - ``dU = sigma^2 P + (F^T g) mu``, ``dv = F^T g``;
-    - ``dsigma = 2 sigma (sum_c U P + dvar^T x^2)``;
-    - ``dmu = U^T (F^T g) + dm^T x``;
+    - ``dU = sigma^2 P + (F g) mu``, ``dv = F g``;
+    - ``dsigma = 2 sigma (sum_c U P + dvar x^2)``;
+    - ``dmu = U^T (F g) + dm x``;
     - ``dx = (U sigma^2)^T A + dm mu + 2 x (dvar sigma^2)``,
 
     where ``dm`` and ``dvar`` follow from ``dF = w g`` and ``dG = Y g`` by `relu_moments`' rules.
@@ -235,33 +238,40 @@ def _gradients(
     m, t, F, G, Y, w = parts
     K, C, d = U.shape
     needs_x, needs_mu, needs_sigma, needs_U, needs_v = needs
-    g = grad / K
-    dmu = dsigma = dx = dU = None
+    dx = dmu = dsigma = dU = None
 
     variance = sigma.square()
-    A = (G.unsqueeze(-1) * g.unsqueeze(1)).view(-1, K * C)
-    gF = F.T @ g
-    P = (A.T @ x).view(K, C, d) if needs_sigma or needs_U else None
+    g = grad.T.contiguous() / K  # (C, B)
+    A = (G.unsqueeze(1) * g).view(K * C, -1)
+    gF = F @ g.T
+    if needs_sigma or needs_U:
+        P = (A @ x).view(K, C, d)
 
     if needs_x or needs_mu or needs_sigma:
         z, inv_t, phi = _standardized(m, t)
-        dF = g @ w.T
-        dG = (Y @ g.unsqueeze(-1)).squeeze(-1)
+        dF = w @ g
+        dG = (Y * g).sum(1)
         dG_dm = phi * inv_t
         dm = dF * G + dG * dG_dm
         dvar = (dF * phi - dG * (z * dG_dm)) * (0.5 * inv_t)
         if needs_mu:
-            dmu = (gF.unsqueeze(1) @ U).squeeze(1) + dm.T @ x
+            dmu = torch.bmm(gF.unsqueeze(1), U).squeeze(1) + dm @ x
         if needs_sigma:
-            assert P is not None
-            dsigma = 2.0 * sigma * ((U * P).sum(1) + dvar.T @ x.square())
+            # Component by component, so that the product stays in the cache.
+            Q = torch.stack([(u * p).sum(0) for u, p in zip(U.unbind(), P.unbind(), strict=True)])
+            dsigma = 2.0 * sigma * (Q + dvar @ x.square())
         if needs_x:
-            readout = (U * variance.unsqueeze(1)).view(K * C, d)
-            dx = A @ readout + dm @ mu + 2.0 * x * (dvar @ variance)
+            dx = A.T @ _scaled_readout(U, variance) + dm.T @ mu + 2.0 * x * (dvar.T @ variance)
     if needs_U:
-        assert P is not None
-        dU = torch.addcmul(gF.unsqueeze(-1) * mu.unsqueeze(1), P, variance.unsqueeze(1))
+        # In place where nothing differentiates this: fresh memory costs more than the products.
+        scaled = torch.Tensor.mul if torch.is_grad_enabled() else torch.Tensor.mul_
+        dU = scaled(P, variance.unsqueeze(1)).baddbmm_(gF.unsqueeze(-1), mu.unsqueeze(1))
     return dx, dmu, dsigma, dU, gF if needs_v else None
+
+
+def _scaled_readout(U: Tensor, variance: Tensor) -> Tensor:
+    """U sigma^2 as a matrix, (K C, d)."""
+    return (U * variance.unsqueeze(1)).view(-1, U.shape[-1])
 
 
 def _standardized(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -485,8 +485,9 @@ def _describe(faults: Mapping[str, str]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Type and message of an exception on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """Say on one line what an exception is and says."""
+    sentence = " ".join(str(error).split())
+    return sentence if isinstance(error, DataError) else f"{type(error).__name__}: {sentence}"
 
 
 # --- The IDX format ------------------------------------------------------------------------------
