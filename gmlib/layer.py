@@ -100,6 +100,7 @@ class GaussianMixtureLayer(nn.Module):
         return gm_layer(x, self.mu, self.sigma, self.U, self.v)
 
     def extra_repr(self) -> str:
+        """The sizes, as `print` shows them."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"num_components={self.num_components}"

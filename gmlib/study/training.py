@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import itertools
 import math
 import platform
 import subprocess
@@ -117,7 +118,7 @@ def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, 
     The report is taken on the calibration inputs, which every arm of a seed shares.
     """
     widths = (dataset.num_features, *config.widths)
-    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    pairs = list(itertools.pairwise(widths))
     generator = _generator(config.seed, "parameters")
     order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "calibration"))
     inputs = dataset.x_train[order[: config.calibration_size]]

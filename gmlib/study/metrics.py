@@ -1,0 +1,266 @@
+"""From records to tidy tables: what is measured, by run, and how it compares.
+
+Errors are in percent here. A run *diverged* if a loss of its is not finite; its parameters are then
+NaN and its "error" is that of always answering 0. Such runs count where runs are counted and are
+left out where errors are averaged, and every table that leaves them out says how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from gmlib.study.training import RunRecord
+
+__all__ = [
+    "Claim",
+    "bootstrap_interval",
+    "compare_with_note",
+    "curves_table",
+    "first_hits",
+    "init_table",
+    "paired_differences",
+    "runs_table",
+    "threshold_table",
+]
+
+
+def diverged(record: RunRecord) -> bool:
+    """Whether a loss of the run is not finite."""
+    return not np.isfinite(record.curves["test_loss"]).all()
+
+
+def curves_table(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """One row an evaluation: arm, seed, step, epoch, test_error (%), test_loss, diverged."""
+    return _table(
+        {
+            "arm": record.config.arm,
+            "seed": record.config.seed,
+            "step": step,
+            "epoch": record.config.epochs * step / max(record.curves["step"][-1], 1),
+            "test_error": 100.0 * error,
+            "test_loss": loss,
+            "diverged": diverged(record),
+        }
+        for record in records
+        for step, error, loss in zip(
+            record.curves["step"],
+            record.curves["test_error"],
+            record.curves["test_loss"],
+            strict=True,
+        )
+    )
+
+
+def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """One row a run: arm, seed, first_epoch, best and final test error (%), diverged.
+
+    ``best`` is the lowest error at the end of an epoch, ``final`` the error at the end of the
+    last, ``first_epoch`` that at the end of the first.
+    """
+    rows = []
+    for record in records:
+        curve = curves_table([record])
+        ends = curve.loc[curve.epoch.round(9).isin(range(1, record.config.epochs + 1))]
+        errors = ends.test_error.to_numpy() if len(ends) else curve.test_error.to_numpy()
+        rows.append(
+            {
+                "arm": record.config.arm,
+                "seed": record.config.seed,
+                "first_epoch": errors[0],
+                "best": errors.min(),
+                "final": errors[-1],
+                "diverged": diverged(record),
+            }
+        )
+    return _table(rows)
+
+
+def init_table(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """One row a layer: arm, seed, layer (from 1), std before, scale and std after, initial loss."""
+    return _table(
+        {
+            "arm": record.config.arm,
+            "seed": record.config.seed,
+            "layer": index,
+            **{name: value for name, value in asdict(layer).items() if name != "name"},
+            "initial_loss": record.curves["test_loss"][0],
+        }
+        for record in records
+        for index, layer in enumerate(record.init_report, start=1)
+    )
+
+
+def first_hits(records: Iterable[RunRecord], thresholds: Sequence[float]) -> pd.DataFrame:
+    """First evaluated step at which each run's test error is at most each threshold.
+
+    Args:
+        records: The runs.
+        thresholds: Test errors in percent.
+
+    Returns:
+        One row a run and threshold: arm, seed, threshold, step (NaN where never reached). The step
+        is read from the grid of evaluations, so that the true one lies between it and the
+        evaluation before.
+    """
+    rows = []
+    for record in records:
+        errors = 100.0 * np.asarray(record.curves["test_error"])
+        for threshold in thresholds:
+            # The errors are multiples of 1/N; the slack is for their rounding alone.
+            hits = np.flatnonzero(errors <= threshold + 1e-9)
+            step = record.curves["step"][hits[0]] if len(hits) else np.nan
+            rows.append(
+                {
+                    "arm": record.config.arm,
+                    "seed": record.config.seed,
+                    "threshold": float(threshold),
+                    "step": step,
+                }
+            )
+    return _table(rows)
+
+
+def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL") -> pd.DataFrame:
+    """Seeds that reached each threshold, their first-hit steps, and the speed-up by pairs.
+
+    The speed-up is the ratio of the steps of `slower` and `faster`, seed by seed, over the seeds
+    of which both reached the threshold; its median and range are given.
+    """
+    rows = []
+    for threshold, group in hits.groupby("threshold", sort=False):
+        row = {"threshold": f"{threshold:g} %"}
+        for arm, runs in group.groupby("arm", sort=False):
+            steps = runs.step.dropna()
+            row[f"{arm} seeds"] = f"{len(steps)} of {len(runs)}"
+            row[f"{arm} steps"] = _range(steps, "{:,.0f}")
+        if {faster, slower} <= set(group.arm):
+            pairs = group.pivot(index="seed", columns="arm", values="step")
+            row[f"speed-up {faster} over {slower}"] = _range(
+                (pairs[slower] / pairs[faster]).dropna(), "{:.2g}x"
+            )
+        rows.append(row)
+    return _table(rows).set_index("threshold")
+
+
+def paired_differences(
+    runs: pd.DataFrame, columns: Sequence[str], arm: str = "KUMAR", other: str = "BL"
+) -> pd.DataFrame:
+    """Differences ``arm - other`` of errors, seed by seed, over the pairs in which both trained.
+
+    Returns:
+        One row a column: the number of pairs, wins of `arm`, the mean difference in percentage
+        points and its 95 % bootstrap interval. Pairs lost to divergence are counted beside.
+    """
+    rows = []
+    for column in columns:
+        pairs = runs.pivot(index="seed", columns="arm", values=column)[[arm, other]]
+        failed = runs.pivot(index="seed", columns="arm", values="diverged")[[arm, other]]
+        trained = ~failed.astype(bool).any(axis=1)
+        difference = (pairs[arm] - pairs[other])[trained]
+        low, high = bootstrap_interval(difference)
+        rows.append(
+            {
+                "test error": column,
+                "pairs": len(difference),
+                "lost to divergence": int((~trained).sum()),
+                f"{arm} lower": f"{int((difference < 0).sum())} of {len(difference)}",
+                "mean difference": round(difference.mean(), 2),
+                "95 % interval": f"[{low:.2f}, {high:.2f}]",
+            }
+        )
+    return _table(rows).set_index("test error")
+
+
+def bootstrap_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean, with a fixed seed; NaN for fewer than 2 values."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return np.nan, np.nan
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=9999,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the note beside what the runs gave.
+
+    Args:
+        quantity: What is stated.
+        note: The note's figure as a range, as wide as its rounding or its "about"; or, for a
+            statement without a figure, True.
+        ours: Measured values, one a seed (NaN where there is none); or whether it holds.
+        unit: Unit of the figures.
+        digits: Digits behind the point.
+    """
+
+    quantity: str
+    note: tuple[float, float] | bool
+    ours: ArrayLike | bool
+    unit: str = ""
+    digits: int = 1
+
+    def row(self) -> dict[str, str]:
+        """The claim as a row of a table, with the verdict that the numbers give.
+
+        ``agrees``: the mean over seeds lies in the note's range. ``within the spread``: it does
+        not, but the range over seeds meets the note's. Else: how far the mean is off.
+        """
+        if isinstance(self.note, bool) or isinstance(self.ours, (bool, np.bool_)):
+            return self._row("stated", "yes" if self.ours else "no", bool(self.ours) == self.note)
+        low, high = self.note
+        values = np.asarray(self.ours, dtype=float)
+        values = values[np.isfinite(values)]
+        note = self._number(low) if low == high else f"{self._number(low)} to {self._number(high)}"
+        if not len(values):
+            return self._row(note, "not reached", "cannot be judged")
+        mean = values.mean()
+        slack = 0.5 * 10.0**-self.digits
+        if low - slack <= mean <= high + slack:
+            verdict = "agrees"
+        elif values.min() <= high and low <= values.max():
+            verdict = "within the spread"
+        else:
+            off = mean - high if mean > high else low - mean
+            verdict = f"{self._number(off)} {'above' if mean > high else 'below'}"
+        ours = self._number(mean)
+        if len(values) > 1:
+            ours += f" ({self._number(values.min())} to {self._number(values.max())})"
+        return self._row(note, ours, verdict)
+
+    def _number(self, value: float) -> str:
+        return f"{value:,.{self.digits}f}{self.unit}"
+
+    def _row(self, note: str, ours: str, verdict: str | bool) -> dict[str, str]:
+        if isinstance(verdict, bool):
+            verdict = "agrees" if verdict else "disagrees"
+        return {"quantity": self.quantity, "note": note, "ours": ours, "verdict": verdict}
+
+
+def compare_with_note(claims: Iterable[Claim]) -> pd.DataFrame:
+    """The note's statements beside ours; ours as mean (lowest to highest) over seeds."""
+    return _table(claim.row() for claim in claims).set_index("quantity")
+
+
+def _table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows))
+
+
+def _range(values: pd.Series, form: str) -> str:
+    """Median and range, or a dash."""
+    if values.empty:
+        return "–"
+    low, middle, high = (form.format(f()) for f in (values.min, values.median, values.max))
+    return middle if low == high else f"{middle} ({low} to {high})"

@@ -1,0 +1,97 @@
+"""How the components of one layer move: parameter snapshots to ellipses in a fixed plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmlib.study.training import RunRecord
+
+__all__ = ["Ellipses", "mean_displacement", "principal_plane", "propagate"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ellipses:
+    """The components of a mixture seen in a plane, over time.
+
+    Attributes:
+        centers: Means in the plane, shape ``(T, K, 2)``.
+        axes: Half axes at one standard deviation, longest first, shape ``(T, K, 2)``.
+        angles: Directions of the first axes in degrees, shape ``(T, K)``.
+    """
+
+    centers: Array
+    axes: Array
+    angles: Array
+
+
+def propagate(record: RunRecord) -> Ellipses:
+    """Ellipses of a run's first layer at its start and after every epoch.
+
+    The plane is that of the top two principal components of the final mixture, the same at all
+    times, and its origin is the origin of parameter space.
+
+    Raises:
+        ValueError: If the record has no snapshots of a GM layer.
+    """
+    mu, sigma = _mixture(record)
+    plane = principal_plane(mu[-1], sigma[-1])
+    centers = mu @ plane
+    covariance = np.einsum("dp,tkd,dq->tkpq", plane, sigma**2, plane)
+    variances, directions = np.linalg.eigh(covariance)  # ascending
+    first = directions[..., :, 1]
+    angles = np.degrees(np.arctan2(first[..., 1], first[..., 0]))
+    return Ellipses(centers, np.sqrt(variances[..., ::-1]), angles)
+
+
+def principal_plane(mu: Array, sigma: Array) -> Array:
+    """Top two principal components of the mixture with means `mu` and deviations `sigma`.
+
+    Args:
+        mu: Means, shape ``(K, d)``.
+        sigma: Standard deviations, shape ``(K, d)``.
+
+    Returns:
+        Orthonormal columns, shape ``(d, 2)``, of the largest eigenvalues of the mixture's
+        covariance: that of the means plus the mean of the components'. Each column's entry of
+        largest magnitude is positive, so that the picture does not depend on the solver.
+    """
+    covariance = np.cov(mu.T, bias=True) + np.diag((sigma**2).mean(axis=0))
+    _, vectors = np.linalg.eigh(covariance)
+    plane = vectors[:, ::-1][:, :2]
+    signs = np.sign(plane[np.abs(plane).argmax(axis=0), [0, 1]])
+    return np.asarray(plane * signs)
+
+
+def mean_displacement(record: RunRecord) -> Mapping[str, Array]:
+    """How far the components are from where they began, after every epoch.
+
+    Returns:
+        ``absolute``: distance of each mean from its start, in all dimensions, averaged over
+        components, shape ``(T,)``. ``relative``: each distance divided by the component's
+        initial size, ``sqrt(sum_i sigma_i^2)``, averaged likewise. ``spread``: that size over
+        time.
+    """
+    mu, sigma = _mixture(record)
+    distance = np.linalg.norm(mu - mu[0], axis=-1)
+    size = np.linalg.norm(sigma, axis=-1)
+    return {
+        "absolute": distance.mean(axis=1),
+        "relative": (distance / size[0]).mean(axis=1),
+        "spread": size.mean(axis=1),
+    }
+
+
+def _mixture(record: RunRecord) -> tuple[Array, Array]:
+    try:
+        mu, sigma = record.snapshots["0.mu"], record.snapshots["0.sigma"]
+    except KeyError:
+        raise ValueError(
+            f"the record of {record.config.run_id} has no snapshots of a GM layer"
+        ) from None
+    return mu.astype(np.float64), sigma.astype(np.float64)
