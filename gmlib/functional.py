@@ -271,7 +271,7 @@ def _gradients(
 
 def _scaled_readout(U: Tensor, variance: Tensor) -> Tensor:
     """U sigma^2 as a matrix, (K C, d)."""
-    return (U * variance.unsqueeze(1)).view(-1, U.shape[-1])
+    return (U * variance.unsqueeze(1)).reshape(-1, U.shape[-1])
 
 
 def _standardized(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:

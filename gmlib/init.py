@@ -21,6 +21,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from gmlib.functional import gm_layer
 from gmlib.layer import GaussianMixtureLayer
 
 __all__ = [
@@ -146,7 +147,8 @@ def calibrate_(
     Raises:
         ValueError: If `target_std` is not positive and finite, `data` is empty, `module` holds no
             GM layer, one is not reached, or the outputs of one have a standard deviation that is
-            zero or not finite. `module` is then as it was.
+            zero up to rounding, not finite or out of reach of `target_std`. `module` is then as
+            it was.
         TypeError: If `data` is neither a tensor nor an iterable of batches.
     """
     _check_positive("target_std", target_std)
@@ -212,6 +214,7 @@ def scale_report(
 
 
 @torch.no_grad()
+@torch.random.fork_rng()  # data may draw from the global generator too: a DataLoader does
 def _measure(
     module: nn.Module,
     data: Tensor | Iterable[Any],
@@ -234,22 +237,28 @@ def _measure(
         scale = 1.0
         if target_std is not None:
             assert isinstance(layer, GaussianMixtureLayer)
-            if not (math.isfinite(before) and before > 0.0):
+            if not (math.isfinite(before) and before > _resolution(layer, output)):
                 raise ValueError(
                     f"the outputs of GM layer {name!r} have standard deviation {before:g} over "
-                    f"{len(inputs)} inputs; a positive, finite one is needed"
+                    f"{len(inputs)} inputs; a positive, finite one above rounding error is needed"
                 )
             scale = target_std / before
             layer.U.mul_(scale)
             layer.v.mul_(scale)
             output = layer.forward(*args, **kwargs)
             after = _std(output)
+            if not math.isclose(after, target_std, rel_tol=1e-2):
+                raise ValueError(
+                    f"the outputs of GM layer {name!r} have standard deviation {after:g} after the "
+                    f"rescaling by {scale:g}, not {target_std:g}: out of range for {output.dtype}, "
+                    "or the layer's outputs are not linear in U and v"
+                )
         report[name] = LayerScale(name, before, scale, after)
         return output
 
     handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers.values()]
     try:
-        with _evaluation_mode(module), torch.random.fork_rng():
+        with _evaluation_mode(module):
             module(inputs)
     finally:
         for handle in handles:
@@ -290,6 +299,12 @@ def _joined(data: Tensor | Iterable[Any]) -> Tensor:
             raise TypeError(f"each batch of data must be a tensor, got {type(batch).__name__}")
         if batch.ndim == 0:
             raise ValueError("each batch of data needs a batch dimension, got a scalar")
+        if batch.shape[1:] != batches[0].shape[1:]:
+            raise ValueError(
+                "batches of data must agree in all but the first dimension, got shapes "
+                f"{tuple(batches[0].shape)} and {tuple(batch.shape)}; one batch of inputs and "
+                "labels goes in as [(inputs, labels)]"
+            )
     joined = torch.cat(batches) if batches else torch.empty(0)
     if joined.numel() == 0:
         raise ValueError(f"data is empty: {len(batches)} batches with no inputs in them")
@@ -298,6 +313,14 @@ def _joined(data: Tensor | Iterable[Any]) -> Tensor:
 
 def _std(output: Tensor) -> float:
     return output.double().std(correction=0).item()
+
+
+def _resolution(layer: GaussianMixtureLayer, output: Tensor) -> float:
+    """What outputs that should be equal, or zero, may differ by."""
+    # Zero but for the floor on the variance.
+    at_zero = gm_layer(torch.zeros_like(layer.mu[0]), layer.mu, layer.sigma, layer.U, layer.v)
+    rounding = torch.finfo(output.dtype).eps * output.abs().max()
+    return 8.0 * (rounding + at_zero.abs().max()).item()
 
 
 def _check_positive(name: str, value: float) -> None:

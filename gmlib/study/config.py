@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-__all__ = ["ARMS", "DATASETS", "RunConfig"]
+__all__ = ["ARMS", "DATASETS", "RunConfig", "run_configs"]
 
 DATASETS = ("mnist", "fashion-mnist")
 """Data sets by name. ``"package.module:function"`` names one of your own; see `study.data`."""
@@ -51,7 +51,8 @@ class RunConfig:
         lr_sigma: Learning rate for `sigma`.
         gamma: Scale of the baseline initialization.
         target_std: Standard deviation that KUMAR gives each layer's outputs.
-        calibration_size: Training inputs, drawn without labels, that an initialization is shown.
+        calibration_size: Training inputs, drawn without labels, that an initialization is shown;
+            all of them where the data set has fewer.
         snapshots: Whether to keep the parameters at the start and after every epoch.
 
     Raises:
@@ -131,6 +132,25 @@ class RunConfig:
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         label = re.sub(r"[^a-z0-9]+", "-", f"{self.dataset}-{self.arm}".lower())
         return f"{label}-seed{self.seed}-{digest}"
+
+
+def run_configs(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
+    """One configuration for every arm and seed, arm by arm.
+
+    Args:
+        arms: Arms, at least one, none twice.
+        seeds: Seeds, at least one, none twice.
+        **settings: Whatever else `RunConfig` takes, the same for all.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it.
+    """
+    for name, values in {"arms": arms, "seeds": seeds}.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"{name} must be a list of at least one entry, got {values!r}")
+        if len(set(map(repr, values))) < len(values):
+            raise ValueError(f"{name} must not repeat an entry, got {values!r}")
+    return [RunConfig(arm=arm, seed=seed, **settings) for arm in arms for seed in seeds]
 
 
 def _check_integer(name: str, value: Any, minimum: int) -> None:

@@ -27,6 +27,7 @@ from gmlib.study.propagation import Ellipses
 __all__ = [
     "arm_color",
     "component_propagation",
+    "displacement",
     "dynamics",
     "endpoints",
     "error_against",
@@ -219,6 +220,24 @@ def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
             axis.set(title=title, xlabel="PC 1 of the final mixture", ylabel="PC 2")
             axis.autoscale_view()
             axis.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+def displacement(moved: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
+    """How far components moved from their start, absolute and relative, a line an arm.
+
+    Args:
+        moved: By arm, as `propagation.mean_displacement` gives.
+    """
+    titles = {"absolute": "distance", "relative": "distance over initial size"}
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(1, 2, 8.4, 3.2)
+        for axes, (kind, title) in zip(panels, titles.items(), strict=True):
+            for arm, distances in moved.items():
+                axes.plot(np.asarray(distances[kind]), ".-", color=arm_color(arm), label=arm)
+            axes.set(title=title, xlabel="epoch", ylim=(0, None))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].legend()
     return figure
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from gmlib.study.training import RunRecord
@@ -22,11 +22,15 @@ __all__ = [
     "bootstrap_interval",
     "compare_with_note",
     "curves_table",
+    "divergence_table",
+    "errors_at",
     "first_hits",
+    "init_summary",
     "init_table",
     "paired_differences",
     "runs_table",
     "threshold_table",
+    "trained",
 ]
 
 
@@ -81,6 +85,36 @@ def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     return _table(rows)
 
 
+def trained(runs: pd.DataFrame, arm: str, column: str) -> NDArray[np.float64]:
+    """Values of a column of `runs_table` over the seeds of `arm` that trained, by seed."""
+    rows = runs[(runs.arm == arm) & ~runs.diverged]
+    return rows.sort_values("seed")[column].to_numpy(dtype=float)
+
+
+def errors_at(curves: pd.DataFrame, arm: str, epoch: float) -> NDArray[np.float64]:
+    """Test errors (%) at the end of an epoch, over the seeds of `arm` that trained."""
+    rows = curves[(curves.arm == arm) & ~curves.diverged & np.isclose(curves.epoch, epoch)]
+    return rows.sort_values("seed").test_error.to_numpy(dtype=float)
+
+
+def divergence_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Seeds of each arm that diverged, and their share with an exact 95 % interval."""
+    rows = []
+    for arm in runs.arm.unique():
+        lost = runs.diverged[runs.arm == arm]
+        share = stats.binomtest(int(lost.sum()), len(lost)).proportion_ci()
+        rows.append(
+            {
+                "arm": arm,
+                "seeds": len(lost),
+                "diverged": int(lost.sum()),
+                "share": f"{lost.mean():.0%}",
+                "95 % interval": f"{share.low:.0%} to {share.high:.0%}",
+            }
+        )
+    return _table(rows).set_index("arm")
+
+
 def init_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a layer: arm, seed, layer (from 1), std before, scale and std after, initial loss."""
     return _table(
@@ -96,6 +130,20 @@ def init_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     )
 
 
+def init_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean and range over seeds of `init_table`'s output scales by layer, and of the loss."""
+    rows = []
+    for arm in table.arm.unique():
+        runs = table[table.arm == arm]
+        row = {"arm": arm}
+        for layer in sorted(runs.layer.unique()):
+            values = runs.loc[runs.layer == layer, "std_after"]
+            row[f"std, layer {layer}"] = _mean_range(values, "{:.2g}")
+        row["initial test loss"] = _mean_range(runs.drop_duplicates("seed").initial_loss, "{:.3g}")
+        rows.append(row)
+    return _table(rows).set_index("arm")
+
+
 def first_hits(records: Iterable[RunRecord], thresholds: Sequence[float]) -> pd.DataFrame:
     """First evaluated step at which each run's test error is at most each threshold.
 
@@ -107,7 +155,18 @@ def first_hits(records: Iterable[RunRecord], thresholds: Sequence[float]) -> pd.
         One row a run and threshold: arm, seed, threshold, step (NaN where never reached). The step
         is read from the grid of evaluations, so that the true one lies between it and the
         evaluation before.
+
+    Raises:
+        ValueError: If there is no threshold, or one is not between 0 and 100.
     """
+    if not thresholds:
+        raise ValueError("thresholds must hold at least one test error in percent")
+    for threshold in thresholds:
+        number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+        if not (number and 0.0 < threshold < 100.0):
+            raise ValueError(
+                f"thresholds must be test errors between 0 and 100 percent, got {threshold!r}"
+            )
     rows = []
     for record in records:
         errors = 100.0 * np.asarray(record.curves["test_error"])
@@ -201,14 +260,15 @@ class Claim:
         quantity: What is stated.
         note: The note's figure as a range, as wide as its rounding or its "about"; or, for a
             statement without a figure, True.
-        ours: Measured values, one a seed (NaN where there is none); or whether it holds.
+        ours: Measured values, one a seed (NaN where there is none); or whether it holds, None if
+            the runs cannot tell.
         unit: Unit of the figures.
         digits: Digits behind the point.
     """
 
     quantity: str
     note: tuple[float, float] | bool
-    ours: ArrayLike | bool
+    ours: ArrayLike | bool | None
     unit: str = ""
     digits: int = 1
 
@@ -218,14 +278,19 @@ class Claim:
         ``agrees``: the mean over seeds lies in the note's range. ``within the spread``: it does
         not, but the range over seeds meets the note's. Else: how far the mean is off.
         """
-        if isinstance(self.note, bool) or isinstance(self.ours, (bool, np.bool_)):
-            return self._row("stated", "yes" if self.ours else "no", bool(self.ours) == self.note)
+        if isinstance(self.note, bool):
+            note = "yes" if self.note else "no"
+            if self.ours is None:
+                return self._row(note, "not measured", "cannot be judged")
+            return self._row(note, "yes" if self.ours else "no", bool(self.ours) == self.note)
         low, high = self.note
         values = np.asarray(self.ours, dtype=float)
         values = values[np.isfinite(values)]
-        note = self._number(low) if low == high else f"{self._number(low)} to {self._number(high)}"
+        stated = (
+            self._number(low) if low == high else f"{self._number(low)} to {self._number(high)}"
+        )
         if not len(values):
-            return self._row(note, "not reached", "cannot be judged")
+            return self._row(stated, "not measured", "cannot be judged")
         mean = values.mean()
         slack = 0.5 * 10.0**-self.digits
         if low - slack <= mean <= high + slack:
@@ -238,7 +303,7 @@ class Claim:
         ours = self._number(mean)
         if len(values) > 1:
             ours += f" ({self._number(values.min())} to {self._number(values.max())})"
-        return self._row(note, ours, verdict)
+        return self._row(stated, ours, verdict)
 
     def _number(self, value: float) -> str:
         return f"{value:,.{self.digits}f}{self.unit}"
@@ -260,7 +325,13 @@ def _table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
 
 def _range(values: pd.Series, form: str) -> str:
     """Median and range, or a dash."""
-    if values.empty:
-        return "–"
-    low, middle, high = (form.format(f()) for f in (values.min, values.median, values.max))
-    return middle if low == high else f"{middle} ({low} to {high})"
+    return _with_range(values, values.median(), form) if len(values) else "–"
+
+
+def _mean_range(values: pd.Series, form: str) -> str:
+    return _with_range(values, values.mean(), form)
+
+
+def _with_range(values: pd.Series, middle: float, form: str) -> str:
+    low, center, high = (form.format(value) for value in (values.min(), middle, values.max()))
+    return center if low == high else f"{center} ({low} to {high})"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from gmlib.study.training import RunRecord
 
-__all__ = ["Ellipses", "mean_displacement", "principal_plane", "propagate"]
+__all__ = ["Ellipses", "displacement_table", "mean_displacement", "principal_plane", "propagate"]
 
 Array = NDArray[np.float64]
 
@@ -85,6 +86,25 @@ def mean_displacement(record: RunRecord) -> Mapping[str, Array]:
         "relative": (distance / size[0]).mean(axis=1),
         "spread": size.mean(axis=1),
     }
+
+
+def displacement_table(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """`mean_displacement` of each arm after the first and after the last epoch."""
+    rows = []
+    for record in records:
+        moved = mean_displacement(record)
+        epochs = len(moved["absolute"]) - 1
+        rows += [
+            {
+                "arm": record.config.arm,
+                "epoch": epoch,
+                "moved": f"{moved['absolute'][epoch]:.2f}",
+                "relative": f"{moved['relative'][epoch]:.2f}",
+                "size": f"{moved['spread'][epoch]:.2f}",
+            }
+            for epoch in sorted({0, min(1, epochs), epochs})
+        ]
+    return pd.DataFrame(rows).set_index(["arm", "epoch"])
 
 
 def _mixture(record: RunRecord) -> tuple[Array, Array]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import joblib
@@ -97,6 +100,34 @@ def _run(config: RunConfig, board: Path) -> tuple[RunConfig, RunRecord | Excepti
         return config, error
 
 
+class _Terminal(io.TextIOBase):
+    """The standard error, and in a notebook's kernel the terminal that started it as well.
+
+    A kernel sends its standard error to the notebook alone, where somebody who runs it with
+    papermill would not see how far it is.
+    """
+
+    def __init__(self) -> None:
+        self._streams = [sys.stderr]
+        descriptor = getattr(sys.stderr, "_original_stdstream_copy", None)  # ipykernel's
+        if descriptor is not None:
+            self._streams.append(os.fdopen(os.dup(descriptor), "w"))
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
+
+    def close(self) -> None:
+        for stream in self._streams[1:]:
+            stream.close()
+        super().close()
+
+
 @contextmanager
 def _progress_bar(configs: Sequence[RunConfig], board: Path) -> Iterator[None]:
     """A bar that counts epochs over all runs, fed by the notes on `board`."""
@@ -125,12 +156,16 @@ def _progress_bar(configs: Sequence[RunConfig], board: Path) -> Iterator[None]:
         bar.n = round(sum(work[run_id] * fraction for run_id, fraction in done.items()), 2)
         bar.refresh()
 
-    with tqdm(
-        total=sum(work.values()),
-        unit="epoch",
-        desc=f"0/{len(work)} runs",
-        bar_format="{desc} |{bar}| {n:.4g}/{total} epochs [{elapsed}<{remaining}]{postfix}",
-    ) as bar:
+    with (
+        closing(_Terminal()) as terminal,
+        tqdm(
+            file=terminal,
+            total=sum(work.values()),
+            unit="epoch",
+            desc=f"0/{len(work)} runs",
+            bar_format="{desc} |{bar}| {n:.4g}/{total} epochs [{elapsed}<{remaining}]{postfix}",
+        ) as bar,
+    ):
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:

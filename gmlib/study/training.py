@@ -29,7 +29,15 @@ from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
 from gmlib.study.config import RunConfig
 
-__all__ = ["CURVES", "Progress", "RunRecord", "build_network", "evaluation_steps", "train"]
+__all__ = [
+    "CURVES",
+    "Progress",
+    "RunRecord",
+    "build_network",
+    "evaluation_steps",
+    "first_step",
+    "train",
+]
 
 CURVES = ("step", "test_error", "test_loss", "train_loss")
 """Names of a record's curves, each a list with one entry an evaluation.
@@ -88,11 +96,6 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
         ValueError: If the configuration does not fit the data set.
     """
     dataset = data.load(config.dataset, config.standardize)
-    if config.calibration_size > len(dataset.x_train):
-        raise ValueError(
-            f"calibration_size must be at most the {len(dataset.x_train)} training inputs of "
-            f"{config.dataset!r}, got {config.calibration_size}"
-        )
     if config.widths[-1] < dataset.num_classes:
         raise ValueError(
             f"the last of widths must be at least the {dataset.num_classes} classes of "
@@ -146,6 +149,31 @@ def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, 
         case path:
             _imported(path)(network, inputs, config, generator)
     return network, scale_report(network, inputs)
+
+
+def first_step(config: RunConfig) -> dict[str, float]:
+    """Relative size of the first gradient step, by parameter.
+
+    Returns:
+        For each named parameter, the norm of its first update divided by its own norm (NaN for a
+        parameter that starts at zero), on the batch that training would begin with.
+    """
+    dataset = data.load(config.dataset, config.standardize)
+    with _reproducible_arithmetic():
+        network, _ = build_network(config, dataset)
+        order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "order"))
+        batch = order[: config.batch_size]
+        cross_entropy(network(dataset.x_train[batch]), dataset.y_train[batch]).backward()
+        rates = {
+            parameter: group["lr"]
+            for group in _parameter_groups(network, config)
+            for parameter in group["params"]
+        }
+        return {
+            name: (rates[parameter] * parameter.grad.norm() / parameter.norm()).item()
+            for name, parameter in network.named_parameters()
+            if parameter.grad is not None
+        }
 
 
 def evaluation_steps(epochs: int, steps_per_epoch: int) -> list[int]:

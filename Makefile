@@ -1,0 +1,64 @@
+# Each command is complete on a machine that has only Python 3.11, git and make:
+# it makes or refreshes .venv from constraints.txt first.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+ENV := .venv/complete
+BOOK := _build/html/index.html
+BOOK_SOURCES := $(shell find _config.yml _toc.yml book gmlib notebooks results -type f \
+	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
+
+.DELETE_ON_ERROR:
+.PHONY: help book test reproduce bench lint lock clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+book: ## execute the notebooks, write _build/html/index.html; any warning fails
+	@rm -f $(BOOK)
+	@$(MAKE) --no-print-directory $(BOOK)
+
+test: lint ## everything that can be checked: code, notebooks, the built book in a browser
+	$(BIN)/pytest --ignore=tests/test_book.py
+	$(BIN)/pytest --nbval notebooks
+	@$(MAKE) --no-print-directory $(BOOK)
+	$(BIN)/pytest tests/test_book.py
+
+reproduce: $(ENV) ## every run of the note from scratch, compared with the committed ledger
+	$(BIN)/python -m gmlib.study.reproduce
+
+bench: $(ENV) ## the speed figures, as ratios within one run
+	$(BIN)/python benchmarks/step.py
+
+lint: $(ENV) ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+lock: ## resolve constraints.txt anew; torch and torchvision stay as pinned there
+	$(PYTHON) -m venv --clear .venv
+	grep -E '^torch(vision)?==' constraints.txt > .venv/pins.txt
+	$(BIN)/pip install --upgrade pip
+	$(BIN)/pip install -c .venv/pins.txt -e '.[study,book,test]'
+	grep '^#' constraints.txt > .venv/constraints.txt
+	# A CUDA build of torch brings libraries of its own, at versions of its own.
+	$(BIN)/pip freeze --all --exclude-editable \
+		| sed -E '/^(cuda|nvidia|triton)/d; s/\+[a-z0-9]+$$//' >> .venv/constraints.txt
+	mv .venv/constraints.txt constraints.txt
+	touch $(ENV)
+
+clean: ## remove what was built and cached, but not .venv
+	rm -rf _build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# From nothing: a second build in place reads no page again, so its warnings would go unseen.
+$(BOOK): $(ENV) $(BOOK_SOURCES)
+	rm -rf _build
+	$(BIN)/jupyter-book build book -n -W --keep-going
+
+# pip first: a Python brings an old one.
+$(ENV): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -c constraints.txt --upgrade pip
+	$(BIN)/pip install -c constraints.txt -e '.[study,book,test]'
+	touch $@

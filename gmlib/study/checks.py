@@ -1,0 +1,155 @@
+"""What needs a network but no training: the closed form's checks, and initializations compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from gmlib.functional import gm_layer, gm_layer_monte_carlo
+from gmlib.layer import GaussianMixtureLayer
+from gmlib.study import data
+from gmlib.study.config import RunConfig
+from gmlib.study.training import build_network, first_step
+
+__all__ = [
+    "calibration_invariance",
+    "first_step_table",
+    "fitted_slope",
+    "monte_carlo_errors",
+    "point_mass_errors",
+]
+
+_NUM_IMAGES = 256
+
+
+@torch.no_grad()
+def monte_carlo_errors(
+    config: RunConfig, samples: Sequence[int], repetitions: int
+) -> NDArray[np.float64]:
+    """Error of Monte Carlo relative to the closed form, in the first layer of a run's network.
+
+    Args:
+        config: Fixes the layer (at initialization) and the data set of the test images.
+        samples: Neurons drawn per component.
+        repetitions: Independent estimates for each number of neurons.
+
+    Returns:
+        Root mean square error divided by the root mean square output, over 256 test images; shape
+        ``(len(samples), repetitions)``.
+    """
+    x, parameters = _first_layer(config)
+    exact = gm_layer(x, *parameters)
+    generator = torch.Generator().manual_seed(config.seed)
+    return np.array(
+        [
+            [
+                _relative(gm_layer_monte_carlo(x, *parameters, count, generator=generator), exact)
+                for _ in range(repetitions)
+            ]
+            for count in samples
+        ]
+    )
+
+
+@torch.no_grad()
+def point_mass_errors(
+    config: RunConfig, factors: Sequence[float], repetitions: int
+) -> NDArray[np.float64]:
+    """Difference between a layer with `sigma` shrunk and the ReLU network of its means.
+
+    Args:
+        config: Fixes the layer and the data set; its seed is the first of `repetitions`.
+        factors: What `sigma` is multiplied by.
+        repetitions: Number of initializations.
+
+    Returns:
+        Relative root mean square differences, shape ``(len(factors), repetitions)``.
+    """
+    columns = []
+    for seed in range(config.seed, config.seed + repetitions):
+        x, parameters = _first_layer(replace(config, seed=seed))
+        x, mu, sigma, U, v = (tensor.double() for tensor in (x, *parameters))
+        readout = torch.einsum("kcd,kd->kc", U, mu) + v
+        points = torch.relu(x @ mu.T) @ readout / len(mu)
+        columns.append(
+            [_relative(gm_layer(x, mu, factor * sigma, U, v), points) for factor in factors]
+        )
+    return np.array(columns).T
+
+
+def fitted_slope(x: ArrayLike, errors: NDArray[np.float64]) -> float:
+    """Exponent of the power law through the median errors, by least squares on log-log axes."""
+    slope, _ = np.polyfit(np.log(x), np.log(np.median(errors, axis=1)), 1)
+    return float(slope)
+
+
+@torch.no_grad()
+def calibration_invariance(seeds: Sequence[int], **settings: Any) -> pd.DataFrame:
+    """A calibrated stack beside the fan-in stack of the same draws, on the test set.
+
+    Args:
+        seeds: Initializations to compare.
+        **settings: What else `RunConfig` takes.
+
+    Returns:
+        By seed: the ratio of the logits' scales, how far the logits are from a multiple of each
+        other (largest deviation relative to the largest logit), and the predictions that agree.
+    """
+    rows = []
+    for seed in seeds:
+        logits = []
+        for arm in ("FAN-IN", "KUMAR"):
+            config = RunConfig(arm, seed, epochs=0, **settings)
+            dataset = data.load(config.dataset, config.standardize)
+            logits.append(build_network(config, dataset)[0](dataset.x_test))
+        plain, calibrated = logits
+        ratio = (plain * calibrated).sum() / plain.square().sum()
+        deviation = (calibrated - ratio * plain).abs().max() / calibrated.abs().max()
+        same = (plain.argmax(1) == calibrated.argmax(1)).double().mean()
+        rows.append(
+            {
+                "seed": seed,
+                "logits multiplied by": f"{ratio:.0f}",
+                "largest deviation": "below 1e-4" if deviation < 1e-4 else f"{deviation:.0e}",
+                "same prediction": f"{same:.1%}",
+            }
+        )
+    return pd.DataFrame(rows).set_index("seed")
+
+
+def first_step_table(configs: Sequence[RunConfig]) -> pd.DataFrame:
+    """Relative size of the first SGD step, by arm, layer and parameter: the median over seeds."""
+    table = pd.DataFrame(
+        [
+            {"arm": config.arm, "layer": int(layer) + 1, "parameter": parameter, "step": size}
+            for config in configs
+            for name, size in first_step(config).items()
+            for layer, parameter in [name.split(".")]
+        ]
+    )
+    medians = table.pivot_table(
+        index="arm", columns=["layer", "parameter"], values="step", aggfunc="median", sort=False
+    )
+    return medians.map(lambda size: f"{size:.1%}" if size >= 0.001 else f"{size:.4%}")
+
+
+def _first_layer(config: RunConfig) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Test images and the parameters of the first layer."""
+    dataset = data.load(config.dataset, config.standardize)
+    network, _ = build_network(config, dataset)
+    layer = next(iter(network.children()))
+    if not isinstance(layer, GaussianMixtureLayer):
+        raise ValueError(f"arm {config.arm!r} has no GM layer")
+    parameters = layer.mu.detach(), layer.sigma.detach(), layer.U.detach(), layer.v.detach()
+    return dataset.x_test[:_NUM_IMAGES], parameters
+
+
+def _relative(estimate: Tensor, exact: Tensor) -> float:
+    return float((estimate - exact).norm() / exact.norm())

@@ -1,0 +1,86 @@
+"""Every run of the note from scratch, into a ledger of its own, held against the committed one.
+
+Run as ``python -m gmlib.study.reproduce``, or ``make reproduce``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gmlib.study.config import RunConfig, run_configs
+from gmlib.study.ledger import Ledger
+from gmlib.study.sweep import sweep
+from gmlib.study.training import RunRecord
+
+__all__ = ["STUDIES", "agreement"]
+
+STUDIES: Mapping[str, list[RunConfig]] = {
+    "main study": run_configs(["FC", "BL", "KUMAR"], list(range(5))),
+    "propagation": run_configs(
+        ["BL", "KUMAR"], [0], widths=(10,), num_components=5, snapshots=True
+    ),
+    "initialization": run_configs(["BL", "FAN-IN", "KUMAR"], list(range(5)), epochs=0),
+    "divergence": run_configs(["BL", "KUMAR"], list(range(100, 140)), epochs=1),
+}
+"""The runs behind the book's figures, by study."""
+
+
+def agreement(ours: Sequence[RunRecord], committed: Sequence[RunRecord]) -> str:
+    """One line on how far two lists of records of the same runs are apart."""
+    identical = sum(
+        all(np.array_equal(a.curves[name], b.curves[name], equal_nan=True) for name in a.curves)
+        for a, b in zip(ours, committed, strict=True)
+    )
+    errors = [
+        100.0 * np.abs(np.subtract(a.curves["test_error"], b.curves["test_error"]))
+        for a, b in zip(ours, committed, strict=True)
+    ]
+    return (
+        f"{identical} of {len(ours)} runs equal bit for bit; largest difference in test error "
+        f"{max(map(np.max, errors)):.2f} points anywhere, "
+        f"{max(error[-1] for error in errors):.2f} at the end"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, compare and print; 1 if a committed record is missing."""
+    parser = argparse.ArgumentParser(prog="python -m gmlib.study.reproduce", description=__doc__)
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        default=Path("_build/reproduce"),
+        help="folder of the new records (default: %(default)s); one that holds them all is "
+        "emptied first, one that holds some is completed",
+    )
+    parser.add_argument("--jobs", type=int, help="processes at once (default: all processors)")
+    options = parser.parse_args(arguments)
+
+    ledger, committed = Ledger(options.ledger), Ledger()
+    if ledger.folder.resolve() == committed.folder.resolve():
+        parser.error(f"--ledger must not be the committed ledger {committed.folder}")
+    configs = [config for study in STUDIES.values() for config in study]
+    if all(config in ledger for config in configs):
+        shutil.rmtree(ledger.folder)
+    records = {record.config: record for record in sweep(configs, ledger, options.jobs)}
+
+    status = 0
+    for name, study in STUDIES.items():
+        pairs = [(records[config], committed.get(config)) for config in study]
+        known = [(ours, theirs) for ours, theirs in pairs if theirs is not None]
+        seconds = sum(ours.wall_time for ours, _ in pairs)
+        print(f"{name}: {len(pairs)} runs, {seconds / 60:.1f} minutes of one core", end="; ")
+        if len(known) < len(pairs):
+            print(f"{len(pairs) - len(known)} are not in {committed.folder}", end="; ")
+            status = 1
+        print(agreement(*zip(*known, strict=True)) if known else "nothing to compare")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
