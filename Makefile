@@ -9,7 +9,7 @@ BOOK_SOURCES := $(shell find _config.yml _toc.yml book gmlib notebooks results -
 	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help book test reproduce bench lint lock clean
+.PHONY: help book test notebooks reproduce bench lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,9 @@ test: lint ## everything that can be checked: code, notebooks, the built book in
 	$(BIN)/pytest --nbval notebooks
 	@$(MAKE) --no-print-directory $(BOOK)
 	$(BIN)/pytest tests/test_book.py
+
+notebooks: $(ENV) ## execute the notebooks in place, as they are committed
+	$(BIN)/python notebooks/execute.py
 
 reproduce: $(ENV) ## every run of the note from scratch, compared with the committed ledger
 	$(BIN)/python -m gmlib.study.reproduce

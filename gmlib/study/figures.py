@@ -91,10 +91,10 @@ def dynamics(curves: pd.DataFrame) -> Figure:
                 early.plot(start.step, start.test_error, ":", color=arm_color(arm), lw=1)
         late.set(yscale="log", xlabel="epoch", ylabel="test error (%)", title="by epoch")
         early.set(xscale="log", xlabel="gradient step", title="within the first epoch")
-        late.xaxis.set_major_locator(MaxNLocator(integer=True))
+        late.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        early.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         _percent_axis(late, curves.test_error)
-        if late.lines:
-            late.legend(loc="upper right")
+        early.legend(*late.get_legend_handles_labels(), loc="lower left")
     return figure
 
 
@@ -141,12 +141,14 @@ def endpoints(runs: pd.DataFrame) -> Figure:
     """Best and final test error by arm, over the seeds that trained; a dot a seed.
 
     Boxes span the quartiles with whiskers to the extremes, the mean is a green triangle, the
-    median an orange line. Seeds that diverged are named above their arm.
+    median an orange line. Seeds that diverged are counted below their arm.
 
     Args:
         runs: As `metrics.runs_table` gives.
     """
     arms = list(runs.arm.unique())
+    lost = runs[runs.diverged].groupby("arm").seed.count()
+    labels = [f"{arm}\n({lost[arm]} diverged)" if arm in lost else arm for arm in arms]
     with mpl.style.context(_STYLE, after_reset=True):
         figure, panels = _figure(1, 2, 8.4, 3.8, sharey=True)
         for axes, column in zip(panels, ("best", "final"), strict=True):
@@ -159,7 +161,7 @@ def endpoints(runs: pd.DataFrame) -> Figure:
                 widths=0.5,
                 showmeans=True,
                 patch_artist=True,
-                tick_labels=arms,
+                tick_labels=labels,
                 medianprops={"color": "#e8891c", "linewidth": 2},
                 meanprops={"marker": "^", "markerfacecolor": "#2e9e3f", "markeredgecolor": "none"},
             )
@@ -169,21 +171,11 @@ def endpoints(runs: pd.DataFrame) -> Figure:
                 box.set(facecolor=mpl.colors.to_rgba(arm_color(arm), 0.2), edgecolor=arm_color(arm))
                 x = position + 0.12 * _spread(len(dots))
                 axes.plot(x, dots, "o", color=arm_color(arm), ms=4, alpha=0.8, mec="none")
-                lost = int((runs.diverged & (runs.arm == arm)).sum())
-                if lost:
-                    axes.annotate(
-                        f"{lost} diverged",
-                        (position, 0.97),
-                        xycoords=("data", "axes fraction"),
-                        ha="center",
-                        va="top",
-                        fontsize=8,
-                        color=arm_color(arm),
-                    )
-            axes.set(title=f"{column} test error", ylim=(0, None))
-            axes.margins(y=0.18)
+            axes.set_title(f"{column} test error")
             axes.grid(False, axis="x")
         panels[0].set_ylabel("test error (%)")
+        highest = runs.loc[~runs.diverged, ["best", "final"]].max(axis=None)
+        panels[0].set_ylim(0, 1.06 * highest if highest > 0 else None)
     return figure
 
 
@@ -236,7 +228,7 @@ def displacement(moved: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
             for arm, distances in moved.items():
                 axes.plot(np.asarray(distances[kind]), ".-", color=arm_color(arm), label=arm)
             axes.set(title=title, xlabel="epoch", ylim=(0, None))
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         panels[0].legend()
     return figure
 

@@ -70,7 +70,7 @@ def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     rows = []
     for record in records:
         curve = curves_table([record])
-        ends = curve.loc[curve.epoch.round(9).isin(range(1, record.config.epochs + 1))]
+        ends = _epoch_ends(curve)
         errors = ends.test_error.to_numpy() if len(ends) else curve.test_error.to_numpy()
         rows.append(
             {
@@ -144,12 +144,15 @@ def init_summary(table: pd.DataFrame) -> pd.DataFrame:
     return _table(rows).set_index("arm")
 
 
-def first_hits(records: Iterable[RunRecord], thresholds: Sequence[float]) -> pd.DataFrame:
+def first_hits(
+    records: Iterable[RunRecord], thresholds: Sequence[float], *, epoch_ends: bool = False
+) -> pd.DataFrame:
     """First evaluated step at which each run's test error is at most each threshold.
 
     Args:
         records: The runs.
         thresholds: Test errors in percent.
+        epoch_ends: Look at the ends of epochs only, not at the evaluations within the first.
 
     Returns:
         One row a run and threshold: arm, seed, threshold, step (NaN where never reached). The step
@@ -169,11 +172,13 @@ def first_hits(records: Iterable[RunRecord], thresholds: Sequence[float]) -> pd.
             )
     rows = []
     for record in records:
-        errors = 100.0 * np.asarray(record.curves["test_error"])
+        curve = curves_table([record])
+        if epoch_ends:
+            curve = _epoch_ends(curve)
         for threshold in thresholds:
             # The errors are multiples of 1/N; the slack is for their rounding alone.
-            hits = np.flatnonzero(errors <= threshold + 1e-9)
-            step = record.curves["step"][hits[0]] if len(hits) else np.nan
+            hits = curve.step[curve.test_error <= threshold + 1e-9]
+            step = hits.iloc[0] if len(hits) else np.nan
             rows.append(
                 {
                     "arm": record.config.arm,
@@ -286,9 +291,7 @@ class Claim:
         low, high = self.note
         values = np.asarray(self.ours, dtype=float)
         values = values[np.isfinite(values)]
-        stated = (
-            self._number(low) if low == high else f"{self._number(low)} to {self._number(high)}"
-        )
+        stated = self._with_unit(low) if low == high else self._span(low, high) + self.unit
         if not len(values):
             return self._row(stated, "not measured", "cannot be judged")
         mean = values.mean()
@@ -299,14 +302,17 @@ class Claim:
             verdict = "within the spread"
         else:
             off = mean - high if mean > high else low - mean
-            verdict = f"{self._number(off)} {'above' if mean > high else 'below'}"
-        ours = self._number(mean)
+            verdict = f"{self._with_unit(off)} {'above' if mean > high else 'below'}"
+        ours = self._with_unit(mean)
         if len(values) > 1:
-            ours += f" ({self._number(values.min())} to {self._number(values.max())})"
+            ours += f" ({self._span(values.min(), values.max())})"
         return self._row(stated, ours, verdict)
 
-    def _number(self, value: float) -> str:
+    def _with_unit(self, value: float) -> str:
         return f"{value:,.{self.digits}f}{self.unit}"
+
+    def _span(self, low: float, high: float) -> str:
+        return f"{low:,.{self.digits}f} to {high:,.{self.digits}f}"
 
     def _row(self, note: str, ours: str, verdict: str | bool) -> dict[str, str]:
         if isinstance(verdict, bool):
@@ -317,6 +323,11 @@ class Claim:
 def compare_with_note(claims: Iterable[Claim]) -> pd.DataFrame:
     """The note's statements beside ours; ours as mean (lowest to highest) over seeds."""
     return _table(claim.row() for claim in claims).set_index("quantity")
+
+
+def _epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `curves_table` at the ends of epochs."""
+    return curves[(curves.step > 0) & np.isclose(curves.epoch, curves.epoch.round())]
 
 
 def _table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

@@ -162,6 +162,7 @@ def _progress_bar(configs: Sequence[RunConfig], board: Path) -> Iterator[None]:
             file=terminal,
             total=sum(work.values()),
             unit="epoch",
+            ascii=False,
             desc=f"0/{len(work)} runs",
             bar_format="{desc} |{bar}| {n:.4g}/{total} epochs [{elapsed}<{remaining}]{postfix}",
         ) as bar,

@@ -272,13 +272,17 @@ def _imported(path: str) -> Callable[..., Any]:
 
 @contextmanager
 def _reproducible_arithmetic() -> Iterator[None]:
-    """One thread, and denormals flushed: BL saturates Phi, and denormals double its time."""
+    """One thread, and denormals flushed: BL saturates Phi, and denormals double its time.
+
+    The global random state is put back: the constructors of layers draw from it.
+    """
     threads = torch.get_num_threads()
     flushed = bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0) == 0.0)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         torch.set_flush_denormal(flushed)
         torch.set_num_threads(threads)

@@ -1,0 +1,144 @@
+"""The built book as its reader meets it: opened from disk, in a browser, with no network.
+
+The book is looked for in ``_build/html``, or where the variable ``GMLIB_BOOK`` says. Without a
+book or a browser these tests are skipped, or fail where ``CI`` is ``true``.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+BOOK = Path(os.environ.get("GMLIB_BOOK") or Path(__file__).parents[1] / "_build" / "html").resolve()
+# Pages that Sphinx makes and nobody writes.
+GENERATED = {"genindex.html", "search.html"}
+PAGES = sorted(
+    str(path.relative_to(BOOK))
+    for path in BOOK.rglob("*.html")
+    if path.name not in GENERATED and "_static" not in path.parts
+)
+
+# What a page looks like once MathJax has finished, as plain data.
+INSPECT = r"""
+async () => {
+  if (window.MathJax) await MathJax.startup.promise;
+  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
+  const all = selector => [...document.querySelectorAll(selector)];
+  const text = element => element.textContent.trim();
+  const prose = document.querySelector("main").cloneNode(true);
+  prose.querySelectorAll("pre, code, script, mjx-container").forEach(e => e.remove());
+  return {
+    untypeset: all(".math").filter(e => !e.querySelector("mjx-container")).map(text),
+    // MathJax marks an error in a box, an unknown macro in red, an unknown label with "???".
+    misset: all("mjx-merror, [data-mjx-error], mtext[mathcolor='red']").map(text)
+      .concat(all("mjx-container").map(text).filter(t => t.includes("???"))),
+    rawMath: prose.textContent.match(/\\[()[\]]|\$\$|\\(?:begin|frac|mu|sigma)\b/g) ?? [],
+    broken: all("img").filter(i => !(i.complete && i.naturalWidth)).map(i => i.src),
+    // Sphinx fills a missing description with the name of the file.
+    undescribed: all("img").filter(i => !i.alt.trim() || /\.\w+$/.test(i.alt)).map(i => i.src),
+    stray: all(".output.stderr, .output.traceback, .system-message, .problematic").map(text),
+    ids: all("[id]").map(e => e.id),
+    links: all("a[href]").map(a => a.href),
+  };
+}
+"""
+
+
+def skip_or_fail(reason):
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        skip_or_fail(f"no browser: none of {', '.join(names)} is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(browser):
+    """Open every page once; map its path to what was requested, reported and shown."""
+    if not PAGES:
+        skip_or_fail(f"no book in {BOOK}: build it with `make book`")
+    found = {}
+    for name in PAGES:
+        # A fresh context each: no page profits from what another one loaded.
+        context = browser.new_context(offline=True)
+        page = context.new_page()
+        requested, failed, complaints = [], [], []
+        page.on("request", lambda request, to=requested: to.append(request.url))
+        page.on("requestfailed", lambda request, to=failed: to.append(request.url))
+        page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
+        page.on(
+            "console",
+            lambda message, to=complaints: (
+                to.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
+        page.goto((BOOK / name).as_uri(), wait_until="load")
+        seen = page.evaluate(INSPECT)
+        found[name] = {"requested": requested, "failed": failed, "complaints": complaints} | seen
+        context.close()
+    return found
+
+
+@pytest.fixture(params=PAGES or ["index.html"])
+def page(request, pages):
+    return pages[request.param]
+
+
+def test_everything_comes_from_the_book(page):
+    elsewhere = [url for url in page["requested"] if not url.startswith(("file:", "data:"))]
+    assert not elsewhere
+    assert not page["failed"]
+    assert not page["complaints"]
+
+
+def test_every_formula_is_typeset(page):
+    assert not page["untypeset"]
+    assert not page["misset"]
+    assert not page["rawMath"]
+
+
+def test_every_image_is_shown_and_described(page):
+    assert not page["broken"]
+    assert not page["undescribed"]
+
+
+def test_no_stray_output(page):
+    assert not page["stray"]
+
+
+def leads_somewhere(link, pages):
+    url, fragment = urldefrag(link)
+    if urlsplit(url).scheme != "file":
+        return True  # elsewhere: for the reader to follow, not for the page to fetch
+    target = Path(unquote(urlsplit(url).path))
+    if not (target.is_file() and target.is_relative_to(BOOK)):
+        return False
+    name = str(target.relative_to(BOOK))
+    return not fragment or name not in pages or unquote(fragment) in pages[name]["ids"]
+
+
+def test_links_lead_somewhere(page, pages):
+    assert not [link for link in page["links"] if not leads_somewhere(link, pages)]
+
+
+def test_the_book_has_formulas_and_figures(pages):
+    # Otherwise the tests above would pass on a book that lost them.
+    html = "".join((BOOK / name).read_text(encoding="utf-8") for name in pages)
+    assert 'class="math' in html
+    assert "<img" in html

@@ -1,0 +1,89 @@
+"""A notebook with other parameters: trains what is missing, for real, and then nothing."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARAMETERS = {"seeds": [905], "epochs": 1, "widths": [10], "components": 2, "screen_seeds": []}
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("papermill")
+    ledger = folder / "ledger"
+
+    def run(name: str) -> nbformat.NotebookNode:
+        return papermill.execute_notebook(
+            ROOT / "notebooks/dynamics.ipynb",
+            folder / f"{name}.ipynb",
+            {**PARAMETERS, "ledger": str(ledger), "jobs": 2},
+            progress_bar=False,
+            kernel_name="python3",
+        )
+
+    first = run("first")
+    files = {path: path.read_bytes() for path in ledger.iterdir()}
+    return first, files, run("second"), {path: path.read_bytes() for path in ledger.iterdir()}
+
+
+def _stderr(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.get("name") == "stderr")
+
+
+def test_trains_the_missing_runs_with_visible_progress(executed):
+    first, files, _, _ = executed
+    assert "3/3 runs" in _stderr(first)
+    assert "% error" in _stderr(first)
+    configs = [json.loads(content)["config"] for content in files.values()]
+    assert {config["arm"] for config in configs} == {"FC", "BL", "KUMAR"}
+    assert {(config["seed"], config["epochs"]) for config in configs} == {(905, 1)}
+    for content in files.values():
+        curves = json.loads(content)["curves"]
+        assert curves["step"][-1] == 938
+        assert len(set(curves["test_error"])) > 5  # it moved
+
+
+def test_second_run_trains_nothing(executed):
+    _, files, second, files_after = executed
+    assert "runs" not in _stderr(second)
+    assert files_after == files
+
+
+def test_figure_is_drawn_from_the_new_records(executed):
+    first, _, _, _ = executed
+    images = [
+        output
+        for cell in first.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(images) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"seeds": []}, "seeds must be a list of at least one entry"),
+        ({"seeds": [1, 1]}, "seeds must not repeat an entry"),
+        ({"epochs": -1}, "epochs must be an integer of at least 0, got -1"),
+        ({"components": 0}, "num_components must be an integer of at least 1, got 0"),
+        ({"dataset": "cats"}, "dataset must be one of"),
+        ({"arms": ["KUMAR", "nonsense"]}, "arm must be one of"),
+    ],
+)
+def test_bad_parameters_stop_at_the_first_cell(parameters, sentence, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
+        papermill.execute_notebook(
+            ROOT / "notebooks/dynamics.ipynb",
+            tmp_path / "out.ipynb",
+            {**parameters, "ledger": str(tmp_path / "ledger")},
+            progress_bar=False,
+            kernel_name="python3",
+        )
+    assert failure.value.exec_count <= 3
+    assert not (tmp_path / "ledger").exists()
