@@ -320,7 +320,7 @@ def _resolution(layer: GaussianMixtureLayer, output: Tensor) -> float:
     # Zero but for the floor on the variance.
     at_zero = gm_layer(torch.zeros_like(layer.mu[0]), layer.mu, layer.sigma, layer.U, layer.v)
     rounding = torch.finfo(output.dtype).eps * output.abs().max()
-    return 8.0 * (rounding + at_zero.abs().max()).item()
+    return 64.0 * (rounding + at_zero.abs().max()).item()
 
 
 def _check_positive(name: str, value: float) -> None:

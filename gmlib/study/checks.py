@@ -116,7 +116,7 @@ def calibration_invariance(seeds: Sequence[int], **settings: Any) -> pd.DataFram
         rows.append(
             {
                 "seed": seed,
-                "logits multiplied by": f"{ratio:.0f}",
+                "logits multiplied by": f"{ratio:.3g}",
                 "largest deviation": "below 1e-4" if deviation < 1e-4 else f"{deviation:.0e}",
                 "same prediction": f"{same:.1%}",
             }

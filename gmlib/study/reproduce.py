@@ -67,11 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configs = [config for study in STUDIES.values() for config in study]
     if all(config in ledger for config in configs):
         shutil.rmtree(ledger.folder)
-    records = {record.config: record for record in sweep(configs, ledger, options.jobs)}
+    trained = sweep(configs, ledger, options.jobs)
+    records = {record.config.run_id: record for record in trained}
 
     status = 0
     for name, study in STUDIES.items():
-        pairs = [(records[config], committed.get(config)) for config in study]
+        pairs = [(records[config.run_id], committed.get(config)) for config in study]
         known = [(ours, theirs) for ours, theirs in pairs if theirs is not None]
         seconds = sum(ours.wall_time for ours, _ in pairs)
         print(f"{name}: {len(pairs)} runs, {seconds / 60:.1f} minutes of one core", end="; ")

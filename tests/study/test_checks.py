@@ -1,0 +1,81 @@
+"""What needs a network but no training."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gmlib.study import checks
+from gmlib.study.training import build_network, first_step
+
+
+@pytest.fixture
+def layer(tiny):
+    return tiny("KUMAR", widths=(3,), epochs=0)
+
+
+def test_monte_carlo_errors_fall_with_the_root_of_the_samples(layer):
+    samples = [20, 200, 2000]
+    errors = checks.monte_carlo_errors(layer, samples, 8)
+    assert errors.shape == (3, 8)
+    assert len(np.unique(errors)) == 24  # every repetition draws anew
+    assert checks.fitted_slope(samples, errors) == pytest.approx(-0.5, abs=0.1)
+
+
+def test_point_masses_are_the_limit(layer):
+    errors = checks.point_mass_errors(layer, [0.1, 0.01, 0.0], 3)
+    assert (errors[0] > 5 * errors[1]).all()
+    assert errors[2] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_fitted_slope_of_a_power_law():
+    x = np.array([1.0, 2.0, 5.0])
+    assert checks.fitted_slope(x, 3.0 * x[:, None] ** -1.7) == pytest.approx(-1.7)
+
+
+def test_calibration_multiplies_the_function_by_a_constant(tiny):
+    config = tiny()
+    settings = {
+        name: getattr(config, name)
+        for name in ("dataset", "widths", "num_components", "calibration_size")
+    }
+    table = checks.calibration_invariance([0, 1], **settings)
+    assert list(table.index) == [0, 1]
+    assert set(table["same prediction"]) == {"100.0%"}
+    assert set(table["largest deviation"]) == {"below 1e-4"}
+    assert all(float(ratio) > 0.1 for ratio in table["logits multiplied by"])
+
+
+def test_first_step_is_that_of_training(tiny):
+    config = tiny(epochs=1, batch_size=96, snapshots=True)  # one step
+    from gmlib.study.training import train
+
+    snapshots = train(config).snapshots
+    for name, size in first_step(config).items():
+        start, end = map(torch.from_numpy, snapshots[name])
+        assert size == pytest.approx(((end - start).norm() / start.norm()).item(), rel=1e-3)
+
+
+def test_first_step_table_has_an_arm_a_row(tiny):
+    table = checks.first_step_table([tiny("BL", 0), tiny("BL", 1), tiny("KUMAR", 0)])
+    assert list(table.index) == ["BL", "KUMAR"]
+    assert table.columns.nlevels == 2
+    assert table.shape == (2, 8)
+
+
+def test_the_dense_reference_has_no_gm_layer(tiny):
+    with pytest.raises(ValueError, match="arm 'FC' has no GM layer"):
+        checks.monte_carlo_errors(tiny("FC"), [1], 1)
+
+
+def test_small_data_sets_calibrate_on_all_they_have(tiny):
+    _, report = build_network(*_with_data(tiny("KUMAR", calibration_size=5000)))
+    assert report[-1].std_after == pytest.approx(0.5, rel=1e-5)
+    assert math.isfinite(report[0].std_before)
+
+
+def _with_data(config):
+    from gmlib.study import data
+
+    return config, data.load(config.dataset, config.standardize)

@@ -1,0 +1,287 @@
+"""Configurations: what is refused and how, and what a run is named after."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gmlib.study.config import RunConfig, run_configs
+
+OWN = "package.module:function"
+ALL_SETTINGS = {
+    "num_components": 3,
+    "lr_sigma": 2.0,
+    "gamma": 0.25,
+    "target_std": 0.75,
+    "calibration_size": 512,
+}
+# Written out once more, so that a change of gmlib.study.config.ARMS has to be meant.
+SETTINGS_OF_ARM = {
+    "FC": set(),
+    "BL": {"num_components", "lr_sigma", "gamma"},
+    "FAN-IN": {"num_components", "lr_sigma"},
+    "KUMAR": {"num_components", "lr_sigma", "target_std", "calibration_size"},
+    OWN: set(ALL_SETTINGS),
+}
+COMMON_SETTINGS = {
+    "arm": "package.other:function",
+    "seed": 1,
+    "dataset": "fashion-mnist",
+    "standardize": "dataset",
+    "widths": (100, 20, 10),
+    "epochs": 3,
+    "batch_size": 32,
+    "lr": 0.01,
+    "snapshots": True,
+}
+AN_ARM = "one of 'FC', 'BL', 'FAN-IN', 'KUMAR' or of the form 'package.module:function'"
+A_DATASET = "one of 'mnist', 'fashion-mnist' or of the form 'package.module:function'"
+A_STANDARDIZATION = "one of 'image', 'dataset'"
+FROM_0 = "an integer of at least 0"
+FROM_1 = "an integer of at least 1"
+POSITIVE = "a positive, finite number"
+SIZES = "a non-empty sequence of layer sizes"
+
+
+def config(**settings: Any) -> RunConfig:
+    return RunConfig(**{"arm": OWN, "seed": 0, **settings})
+
+
+# --- What is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        *(
+            ("arm", arm, AN_ARM)
+            for arm in ("kumar", "", "module", "module:", ":f", "1a:f", "a:b:c", "a b:f", "a:f()")
+        ),
+        ("arm", None, AN_ARM),
+        ("arm", ["BL"], AN_ARM),
+        ("dataset", "MNIST", A_DATASET),
+        ("dataset", "cifar10", A_DATASET),
+        ("dataset", None, A_DATASET),
+        ("dataset", "../sets:f", A_DATASET),
+        ("standardize", "pixel", A_STANDARDIZATION),
+        ("standardize", OWN, A_STANDARDIZATION),
+        ("standardize", True, A_STANDARDIZATION),
+        *(("seed", seed, FROM_0) for seed in (-1, 1.0, 0.5, True, "0", None, math.nan)),
+        *(("epochs", epochs, FROM_0) for epochs in (-1, 20.0, False, "20", None)),
+        *(("num_components", number, FROM_1) for number in (0, -3, 10.0, True, "10")),
+        *(("batch_size", size, FROM_1) for size in (0, -64, 64.0, True, None)),
+        *(("calibration_size", size, FROM_1) for size in (0, -1, 2048.0, True)),
+        *(("target_std", std, POSITIVE) for std in (0, -1, math.nan, math.inf, True, "0.5")),
+        *(("lr", rate, POSITIVE) for rate in (math.nan, 0.0, -0.1, -math.inf, False, None)),
+        *(("lr_sigma", rate, POSITIVE) for rate in (math.nan, 0, -1.0, math.inf, "1")),
+        *(("gamma", gamma, POSITIVE) for gamma in (math.nan, 0, -0.5, math.inf, 1j)),
+        *(("widths", widths, SIZES) for widths in ((), [], None, 100, "100", {10})),
+        ("snapshots", 1, "true or false"),
+        ("snapshots", "yes", "true or false"),
+    ],
+)
+def test_a_bad_value_is_named_with_what_came_and_what_is_allowed(
+    field: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{field} must be ") as error:
+        config(**{field: value})
+    assert str(error.value) == f"{field} must be {allowed}, got {value!r}"
+
+
+@pytest.mark.parametrize("width", [0, -10, 10.0, True, "10", None])
+@pytest.mark.parametrize("position", [0, 1])
+def test_every_width_is_checked(width: object, position: int) -> None:
+    widths: list[object] = [100, 10]
+    widths[position] = width
+    message = f"every entry of widths must be an integer of at least 1, got {width!r}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        config(widths=widths)
+
+
+@pytest.mark.parametrize("field", ["arm", "dataset"])
+@pytest.mark.parametrize("path", ["module:function", "a.b.c:f", "_private:_f", "m2:f2"])
+def test_import_paths_name_what_is_ones_own(field: str, path: str) -> None:
+    assert getattr(config(**{field: path}), field) == path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"epochs": 0}, {"widths": (1,)}, {"num_components": 1}, {"batch_size": 1}, {"lr": 1e-300}],
+)
+def test_the_smallest_values_are_allowed(settings: dict[str, Any]) -> None:
+    assert config(**settings).canonical() == {**config().canonical(), **as_json(settings)}
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config().seed = 1  # type: ignore[misc]
+
+
+# --- The name of a run ---------------------------------------------------------------------------
+
+
+def test_the_name_is_that_of_the_canonical_settings() -> None:
+    # The committed ledger goes by these names: whatever changes them orphans every record.
+    kumar = {
+        "arm": "KUMAR",
+        "seed": 7,
+        "dataset": "fashion-mnist",
+        "standardize": "image",
+        "widths": [100, 10],
+        "num_components": 10,
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.1,
+        "lr_sigma": 1.0,
+        "target_std": 0.5,
+        "calibration_size": 2048,
+        "snapshots": False,
+    }
+    run = RunConfig("KUMAR", 7, dataset="fashion-mnist")
+    assert run.canonical() == kumar
+    digest = hashlib.sha256(json.dumps(kumar, sort_keys=True, separators=(",", ":")).encode())
+    assert run.run_id == f"fashion-mnist-kumar-seed7-{digest.hexdigest()[:16]}"
+
+
+def test_the_dense_reference_is_named_without_what_only_mixtures_have() -> None:
+    assert RunConfig("FC", 0).canonical() == {
+        "arm": "FC",
+        "seed": 0,
+        "dataset": "mnist",
+        "standardize": "image",
+        "widths": [100, 10],
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.1,
+        "snapshots": False,
+    }
+
+
+def test_every_field_is_tested_below() -> None:
+    names = {field.name for field in dataclasses.fields(RunConfig)}
+    assert names == {*COMMON_SETTINGS, *ALL_SETTINGS}
+
+
+@pytest.mark.parametrize("arm", SETTINGS_OF_ARM)
+@pytest.mark.parametrize(("field", "value"), ALL_SETTINGS.items())
+def test_a_setting_counts_where_the_arm_uses_it(arm: str, field: str, value: object) -> None:
+    plain, changed = config(arm=arm), config(arm=arm, **{field: value})
+    used = field in SETTINGS_OF_ARM[arm]
+    assert (field in plain.canonical()) == used
+    assert (plain.run_id != changed.run_id) == used
+
+
+@pytest.mark.parametrize("arm", SETTINGS_OF_ARM)
+@pytest.mark.parametrize(("field", "value"), COMMON_SETTINGS.items())
+def test_the_common_settings_count_for_every_arm(arm: str, field: str, value: object) -> None:
+    changed = config(**{"arm": arm, field: value})
+    assert config(arm=arm).run_id != changed.run_id
+    assert changed.canonical()[field] == as_json({field: value})[field]
+
+
+@pytest.mark.parametrize("field", ["lr", "lr_sigma", "gamma", "target_std"])
+@pytest.mark.parametrize("one", [1, 1.0, np.float64(1.0)])
+def test_one_is_one(field: str, one: float) -> None:
+    run = config(**{field: one})
+    assert type(getattr(run, field)) is float
+    assert run == config(**{field: 1.0})
+    assert run.run_id == config(**{field: 1.0}).run_id
+
+
+def test_lists_are_as_good_as_tuples() -> None:
+    assert config(widths=[30, 10]) == config(widths=(30, 10))
+    assert hash(config(widths=[30, 10])) == hash(config(widths=(30, 10)))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"arm": "KUMAR"},
+        {"arm": "FAN-IN", "dataset": "fashion-mnist"},
+        {"arm": "My_Package.Inits:Best", "dataset": "a.b:C_d", "seed": 123456},
+    ],
+)
+def test_names_suit_any_file_system(settings: dict[str, Any]) -> None:
+    assert re.fullmatch(r"[a-z0-9-]+-seed\d+-[0-9a-f]{16}", config(**settings).run_id)
+
+
+# --- There and back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("through", [dict, lambda settings: json.loads(json.dumps(settings))])
+@pytest.mark.parametrize("arm", SETTINGS_OF_ARM)
+def test_round_trip(arm: str, through: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    run = config(arm=arm, **{name: COMMON_SETTINGS[name] for name in ("widths", "lr", "seed")})
+    back = RunConfig.from_dict(through(run.canonical()))
+    assert back == run
+    assert back.run_id == run.run_id
+
+
+def test_a_round_trip_gives_unused_settings_their_defaults() -> None:
+    run = config(arm="FC", num_components=5, epochs=2)
+    back = RunConfig.from_dict(run.canonical())
+    assert (back.num_components, back.epochs, back.run_id) == (10, 2, run.run_id)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown settings \['K', 'epoch'\]; known are .*'lr'"):
+        RunConfig.from_dict({"arm": "BL", "seed": 0, "epoch": 3, "K": 10})
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [({}, "['arm', 'seed']"), ({"arm": "BL"}, "['seed']"), ({"seed": 0, "lr": 1}, "['arm']")],
+)
+def test_missing_settings_are_named(settings: dict[str, Any], missing: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"settings lack {missing}")):
+        RunConfig.from_dict(settings)
+
+
+def test_settings_from_a_file_are_checked_too() -> None:
+    with pytest.raises(ValueError, match="epochs must be an integer of at least 0, got '20'"):
+        RunConfig.from_dict({"arm": "BL", "seed": 0, "epochs": "20"})
+
+
+# --- Many at once --------------------------------------------------------------------------------
+
+
+def test_every_arm_runs_with_every_seed() -> None:
+    configs = run_configs(["KUMAR", "FC"], (3, 1), epochs=2, lr=0.2)
+    assert configs == [
+        RunConfig(arm, seed, epochs=2, lr=0.2)
+        for arm, seed in (("KUMAR", 3), ("KUMAR", 1), ("FC", 3), ("FC", 1))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arms": []}, "arms must be a list of at least one entry, got []"),
+        ({"arms": "BL"}, "arms must be a list of at least one entry, got 'BL'"),
+        ({"seeds": ()}, "seeds must be a list of at least one entry, got ()"),
+        ({"seeds": 5}, "seeds must be a list of at least one entry, got 5"),
+        ({"seeds": None}, "seeds must be a list of at least one entry, got None"),
+        ({"seeds": [1, 2, 1]}, "seeds must not repeat an entry, got [1, 2, 1]"),
+        ({"arms": ["FC", "FC"]}, "arms must not repeat an entry, got ['FC', 'FC']"),
+        ({"arms": ["FC", "kumar"]}, f"arm must be {AN_ARM}, got 'kumar'"),
+        ({"seeds": [0, -1]}, "seed must be an integer of at least 0, got -1"),
+        ({"seeds": ["0"]}, "seed must be an integer of at least 0, got '0'"),
+        ({"seeds": [[0]]}, "seed must be an integer of at least 0, got [0]"),
+        ({"epochs": 0.5}, "epochs must be an integer of at least 0, got 0.5"),
+    ],
+)
+def test_bad_lists_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        run_configs(**{"arms": ["BL"], "seeds": [0], **settings})
+
+
+def as_json(settings: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}

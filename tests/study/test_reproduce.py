@@ -1,0 +1,69 @@
+"""The runs behind the book, and how a new ledger is held against the committed one."""
+
+from dataclasses import replace
+
+import pytest
+
+from gmlib.study import reproduce
+from gmlib.study.ledger import Ledger
+from gmlib.study.sweep import sweep
+
+
+@pytest.fixture
+def studies(tiny, tmp_path, monkeypatch):
+    runs = {"first": [tiny("BL", 0), tiny("KUMAR", 0)], "second": [tiny("KUMAR", 1)]}
+    monkeypatch.setattr(reproduce, "STUDIES", runs)
+    monkeypatch.setenv("GMLIB_RESULTS", str(tmp_path / "committed"))
+    return runs
+
+
+def test_the_committed_ledger_holds_every_run_of_the_note():
+    ledger = Ledger()
+    missing = [
+        config.run_id
+        for study in reproduce.STUDIES.values()
+        for config in study
+        if ledger.get(config) is None
+    ]
+    assert missing == []
+
+
+def test_reports_equality_bit_for_bit(studies, tmp_path, capsys):
+    sweep([config for study in studies.values() for config in study], jobs=1)
+    assert reproduce.main(["--ledger", str(tmp_path / "new"), "--jobs", "1"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("first: 2 runs")
+    assert "2 of 2 runs equal bit for bit" in out[0]
+    assert "largest difference in test error 0.00 points anywhere" in out[0]
+    assert "1 of 1 runs equal bit for bit" in out[1]
+
+
+def test_reports_how_far_records_are_apart(studies, tmp_path, capsys):
+    committed = Ledger()
+    for config in studies["first"]:
+        record = sweep([config], Ledger(tmp_path / "truth"), jobs=1)[0]
+        errors = [*record.curves["test_error"][:-1], record.curves["test_error"][-1] + 0.125]
+        committed.put(replace(record, curves={**record.curves, "test_error": errors}))
+    assert reproduce.main(["--ledger", str(tmp_path / "new"), "--jobs", "1"]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert "0 of 2 runs equal bit for bit" in first
+    assert "12.50 points anywhere, 12.50 at the end" in first
+    assert "1 are not in" in second
+    assert "nothing to compare" in second
+
+
+def test_a_complete_ledger_is_computed_anew_and_a_partial_one_completed(studies, tmp_path):
+    folder = tmp_path / "new"
+    configs = [config for study in studies.values() for config in study]
+    sweep(configs[:1], Ledger(folder), jobs=1)
+    kept = Ledger(folder).path(configs[0]).read_bytes()
+    reproduce.main(["--ledger", str(folder), "--jobs", "1"])
+    assert Ledger(folder).path(configs[0]).read_bytes() == kept
+    reproduce.main(["--ledger", str(folder), "--jobs", "1"])
+    assert Ledger(folder).path(configs[0]).read_bytes() != kept  # another wall time at least
+
+
+def test_refuses_the_committed_ledger(studies, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["--ledger", str(tmp_path / "committed")])
+    assert "must not be the committed ledger" in capsys.readouterr().err

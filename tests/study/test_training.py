@@ -1,0 +1,636 @@
+"""Runs: the same whenever repeated, comparable between arms, and without side effects."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import math
+import os
+import random
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import gmlib
+from gmlib import GaussianMixtureLayer
+from gmlib.study import data, training
+from gmlib.study.config import RunConfig
+from gmlib.study.training import Progress, RunRecord, build_network, evaluation_steps, train
+
+Configure = Callable[..., RunConfig]
+
+BUILT_IN = ("FC", "BL", "FAN-IN", "KUMAR")
+ARMS = (*BUILT_IN, "own_runs:draw")
+NOTHING = 1e-30  # as a learning rate: an update that vanishes beside any float32 parameter
+
+
+@pytest.fixture
+def blobs() -> data.Dataset:
+    return data.load("own_runs:blobs")
+
+
+class Spied:
+    """Networks that were built and the batches they were trained on."""
+
+    def __init__(self) -> None:
+        self.networks: list[nn.Module] = []
+        self.batches: list[Tensor] = []
+
+    def build(self, config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, Any]:
+        network, report = build_network(config, dataset)
+        network.register_forward_pre_hook(self.look)
+        self.networks.append(network)
+        return network, report
+
+    def look(self, _: nn.Module, arguments: tuple[Tensor]) -> None:
+        if torch.is_grad_enabled():  # evaluation has gradients off
+            self.batches.append(arguments[0].clone())
+
+
+@pytest.fixture
+def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
+    spy = Spied()
+    monkeypatch.setattr(training, "build_network", spy.build)
+    return spy
+
+
+def assert_same_run(one: RunRecord, other: RunRecord) -> None:
+    np.testing.assert_equal(one.curves, other.curves)  # takes NaN for equal to NaN
+    assert one.init_report == other.init_report
+    assert_same_arrays(one.snapshots, other.snapshots)
+
+
+def assert_same_arrays(one: Any, other: Any) -> None:
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name, strict=True)
+
+
+def values(network: nn.Module) -> dict[str, np.ndarray]:
+    return {name: p.detach().numpy().copy() for name, p in network.named_parameters()}
+
+
+def sorted_rows(rows: Tensor) -> list[list[float]]:
+    return sorted(rows.tolist())
+
+
+# --- When a run is evaluated ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps_per_epoch", "steps"),
+    [
+        (0, 938, [0]),
+        (0, 1, [0]),
+        (1, 1, [0, 1]),
+        (3, 1, [0, 1, 2, 3]),
+        (2, 2, [0, 1, 2, 4]),
+        (1, 3, [0, 1, 2, 3]),
+        (3, 6, [0, 1, 2, 3, 4, 6, 12, 18]),
+    ],
+)
+def test_evaluation_steps(epochs: int, steps_per_epoch: int, steps: list[int]) -> None:
+    assert evaluation_steps(epochs, steps_per_epoch) == steps
+
+
+def test_evaluation_steps_of_the_main_study() -> None:
+    first = [0, 1, 2, 3, 4, 6, 8, 11, 15, 22, 31, 43, 61, 85, 120, 169, 239, 336, 473, 666, 938]
+    assert evaluation_steps(20, 938) == [*first, *range(2 * 938, 20 * 938 + 1, 938)]
+
+
+@pytest.mark.parametrize("steps_per_epoch", [*range(1, 40), 469, 938, 1875, 60_000])
+def test_evaluation_steps_grow_by_a_factor_of_sqrt_2_at_most(steps_per_epoch: int) -> None:
+    steps = evaluation_steps(2, steps_per_epoch)
+    assert steps[0] == 0
+    assert steps[-2:] == [steps_per_epoch, 2 * steps_per_epoch]
+    for before, after in itertools.pairwise(steps[1:-1]):
+        assert before < after <= max(before + 1, 1.5 * before + 0.5)
+    assert json.loads(json.dumps(steps)) == steps  # plain integers, as a record needs them
+
+
+def test_curves_are_taken_at_those_steps(tiny: Configure, blobs: data.Dataset) -> None:
+    config = tiny(epochs=2)
+    record = train(config)
+    assert tuple(record.curves) == training.CURVES
+    assert record.curves["step"] == [0, 1, 2, 3, 4, 6, 12]
+    assert all(len(curve) == 7 for curve in record.curves.values())
+    network, _ = build_network(config, blobs)
+    with torch.no_grad():
+        logits = network(blobs.x_test)
+    wrong = (logits.argmax(1) != blobs.y_test).sum().item()
+    assert record.curves["test_error"][0] == wrong / 48
+    loss = cross_entropy(logits, blobs.y_test).item()
+    assert record.curves["test_loss"][0] == pytest.approx(loss, rel=1e-5)
+    assert record.curves["test_error"][-1] < 0.5 * record.curves["test_error"][0] + 0.05
+
+
+def test_the_training_loss_is_the_mean_since_the_evaluation_before(
+    tiny: Configure, spied: Spied, blobs: data.Dataset
+) -> None:
+    # With a learning rate of nothing each batch's loss can be computed afterwards.
+    config = tiny(lr=NOTHING, lr_sigma=NOTHING)
+    curve = train(config).curves["train_loss"]
+    labels = {tuple(x): y for x, y in zip(blobs.x_train.tolist(), blobs.y_train, strict=True)}
+    losses = []
+    for batch in list(spied.batches):
+        targets = torch.stack([labels[tuple(x)] for x in batch.tolist()])
+        losses.append(cross_entropy(spied.networks[0](batch), targets).item())
+    assert math.isnan(curve[0])
+    expected = [losses[0], losses[1], losses[2], losses[3], (losses[4] + losses[5]) / 2]
+    assert curve[1:] == pytest.approx(expected, rel=1e-6)
+
+
+def test_progress_is_told_at_every_evaluation(tiny: Configure) -> None:
+    heard: list[Progress] = []
+    curves = train(tiny(epochs=2), heard.append).curves
+    assert [progress.step for progress in heard] == curves["step"]
+    assert [progress.test_error for progress in heard] == curves["test_error"]
+    assert {progress.total_steps for progress in heard} == {12}
+
+
+def test_no_epochs_record_the_initialization_alone(tiny: Configure) -> None:
+    heard: list[Progress] = []
+    record = train(tiny(epochs=0, snapshots=True), heard.append)
+    assert record.curves["step"] == [0]
+    assert record.snapshots["0.mu"].shape == (1, 2, 25)
+    assert heard == [Progress(0, 0, record.curves["test_error"][0])]
+
+
+# --- Which batches -------------------------------------------------------------------------------
+
+
+def test_arms_of_one_seed_see_the_same_batches(tiny: Configure, spied: Spied) -> None:
+    seen = {}
+    for arm in ARMS:
+        spied.batches.clear()
+        train(tiny(arm, epochs=2, num_components=1 if arm == "BL" else 2))
+        seen[arm] = list(spied.batches)
+    for arm, batches in seen.items():
+        assert len(batches) == 12
+        assert all(map(torch.equal, batches, seen["KUMAR"])), arm
+
+
+def test_an_epoch_sees_every_image_once_in_an_order_of_its_own(
+    tiny: Configure, spied: Spied, blobs: data.Dataset
+) -> None:
+    train(tiny(epochs=2, batch_size=20))
+    assert [len(batch) for batch in spied.batches] == 2 * [20, 20, 20, 20, 16]
+    epochs = torch.cat(spied.batches).split(96)
+    for epoch in epochs:
+        assert sorted_rows(epoch) == sorted_rows(blobs.x_train)
+        assert not torch.equal(epoch, blobs.x_train)
+    assert not torch.equal(*epochs)
+
+
+def test_seeds_differ_in_order_parameters_and_calibration(tiny: Configure, spied: Spied) -> None:
+    records = [train(tiny("KUMAR", seed, snapshots=True)) for seed in (0, 1)]
+    assert not torch.equal(spied.batches[0], spied.batches[6])
+    one, other = (record.snapshots for record in records)
+    for name in ("0.mu", "0.U", "0.v", "1.mu", "1.U", "1.v"):
+        assert not np.array_equal(one[name][0], other[name][0]), name
+    assert records[0].init_report != records[1].init_report
+    assert records[0].curves["test_loss"] != records[1].curves["test_loss"]
+
+
+@pytest.mark.parametrize("standardize", ["image", "dataset"])
+def test_inputs_are_standardized_as_the_configuration_says(
+    tiny: Configure, spied: Spied, standardize: str
+) -> None:
+    train(tiny(standardize=standardize, batch_size=96))
+    expected = data.load("own_runs:blobs", standardize).x_train
+    assert sorted_rows(spied.batches[0]) == sorted_rows(expected)
+
+
+# --- Calibration ---------------------------------------------------------------------------------
+
+
+def calibration_inputs(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> object:
+    """What the initialization of a run is shown."""
+    seen: list[object] = []
+    for name in ("kumar_", "scale_report"):
+        function = getattr(training, name)
+
+        def spy(network: nn.Module, inputs: Any, *rest: Any, _call: Any = function, **more: Any):
+            seen.append(inputs)
+            return _call(network, inputs, *rest, **more)
+
+        monkeypatch.setattr(training, name, spy)
+    build_network(config, data.load(config.dataset, config.standardize))
+    monkeypatch.undo()
+    (inputs,) = seen
+    return inputs
+
+
+def test_calibration_inputs_are_training_images_without_labels(
+    tiny: Configure, blobs: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = calibration_inputs(tiny("KUMAR"), monkeypatch)
+    assert isinstance(inputs, Tensor)
+    assert inputs.shape == (64, 25)
+    images = set(map(tuple, blobs.x_train.tolist()))
+    assert len(set(map(tuple, inputs.tolist())) & images) == 64
+    assert not torch.equal(inputs, blobs.x_train[:64])
+
+
+def test_arms_of_one_seed_share_their_calibration_inputs(
+    tiny: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [calibration_inputs(tiny(arm), monkeypatch) for arm in ARMS]
+    assert all(torch.equal(shown[0], other) for other in shown[1:])
+    other_seed = calibration_inputs(tiny("KUMAR", 1), monkeypatch)
+    assert not torch.equal(shown[0], other_seed)
+
+
+def test_calibration_draws_from_a_generator_of_its_own(tiny: Configure, spied: Spied) -> None:
+    large, small = (
+        train(tiny(calibration_size=size, snapshots=True)).snapshots for size in (96, 32)
+    )
+    np.testing.assert_array_equal(large["0.mu"][0], small["0.mu"][0])
+    assert not np.array_equal(large["0.U"][0], small["0.U"][0])  # but the scale is another
+    assert all(map(torch.equal, spied.batches[:6], spied.batches[6:]))
+
+
+@pytest.mark.parametrize("target", [0.5, 3.0])
+def test_kumar_reports_the_target(tiny: Configure, target: float) -> None:
+    report = train(tiny("KUMAR", epochs=0, target_std=target)).init_report
+    assert [layer.name for layer in report] == ["0", "1"]
+    for layer in report:
+        assert layer.std_after == pytest.approx(target, rel=1e-5)
+        assert layer.std_before * layer.scale == pytest.approx(target)
+        assert layer.std_before != pytest.approx(target, rel=1e-2)
+
+
+@pytest.mark.parametrize("arm", ["FC", "BL", "FAN-IN", "own_runs:draw"])
+def test_other_arms_report_what_they_have(
+    arm: str, tiny: Configure, blobs: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(arm, epochs=0)
+    report = train(config).init_report
+    inputs = calibration_inputs(config, monkeypatch)
+    network, _ = build_network(config, blobs)
+    with torch.no_grad():
+        hidden = network[0](inputs)
+        final = network(inputs)
+    measured = [float(hidden.double().std(correction=0)), float(final.double().std(correction=0))]
+    assert [layer.name for layer in report] == (["0", "2"] if arm == "FC" else ["0", "1"])
+    assert [layer.std_after for layer in report] == pytest.approx(measured, rel=1e-6)
+    assert all((layer.scale, layer.std_before) == (1.0, layer.std_after) for layer in report)
+
+
+# --- The network ---------------------------------------------------------------------------------
+
+
+def test_the_dense_reference(tiny: Configure, blobs: data.Dataset) -> None:
+    network, _ = build_network(tiny("FC", widths=(400, 300, 3)), blobs)
+    kinds = [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    assert [type(layer) for layer in network] == kinds
+    sizes = [(layer.in_features, layer.out_features) for layer in network[::2]]
+    assert sizes == [(25, 400), (400, 300), (300, 3)]
+    for layer in network[::2]:
+        assert not layer.bias.any()
+        std = layer.weight.std().item()  # Kaiming: sqrt(2 / fan_in)
+        assert std == pytest.approx(math.sqrt(2 / layer.in_features), rel=0.1)
+
+
+@pytest.mark.parametrize("arm", ["BL", "FAN-IN", "KUMAR", "own_runs:draw"])
+def test_the_stack_of_gm_layers(arm: str, tiny: Configure, blobs: data.Dataset) -> None:
+    network, _ = build_network(tiny(arm, widths=(6, 4, 3), num_components=5), blobs)
+    assert all(type(layer) is GaussianMixtureLayer for layer in network)
+    sizes = [(layer.in_features, layer.out_features, layer.num_components) for layer in network]
+    assert sizes == [(25, 6, 5), (6, 4, 5), (4, 3, 5)]
+
+
+@pytest.mark.parametrize(
+    ("arm", "settings", "sigmas"),
+    [
+        ("BL", {}, [0.5, 0.5]),
+        ("BL", {"gamma": 0.25}, [0.25, 0.25]),
+        ("FAN-IN", {}, [math.sqrt(2 / 25), math.sqrt(2 / 6)]),
+        ("KUMAR", {}, [math.sqrt(2 / 25), math.sqrt(2 / 6)]),
+    ],
+)
+def test_each_arm_has_its_initialization(
+    arm: str,
+    settings: dict[str, float],
+    sigmas: list[float],
+    tiny: Configure,
+    blobs: data.Dataset,
+) -> None:
+    network, _ = build_network(tiny(arm, **settings), blobs)
+    for layer, sigma in zip(network, sigmas, strict=True):
+        torch.testing.assert_close(layer.sigma, torch.full_like(layer.sigma, sigma))
+
+
+def test_kumar_is_fan_in_with_another_readout(tiny: Configure, blobs: data.Dataset) -> None:
+    (plain, _), (scaled, report) = (build_network(tiny(arm), blobs) for arm in ("FAN-IN", "KUMAR"))
+    for before, after, layer in zip(plain, scaled, report, strict=True):
+        assert torch.equal(before.mu, after.mu)
+        torch.testing.assert_close(layer.scale * before.U, after.U)
+        torch.testing.assert_close(layer.scale * before.v, after.v)
+
+
+# --- Gradient steps ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["FC", "KUMAR"])
+def test_training_is_vanilla_sgd(arm: str, tiny: Configure, blobs: data.Dataset) -> None:
+    config = tiny(arm, epochs=3, batch_size=96, lr=0.05, lr_sigma=0.4, snapshots=True)
+    network, _ = build_network(config, blobs)
+    found = train(config).snapshots
+    for epoch in range(4):
+        for name, value in values(network).items():
+            # The batches' order differs here, and with it the rounding.
+            np.testing.assert_allclose(
+                found[name][epoch], value, rtol=1e-4, atol=1e-6, err_msg=f"{name}, {epoch}"
+            )
+        loss = cross_entropy(network(blobs.x_train), blobs.y_train)
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+        with torch.no_grad():
+            named = zip(network.named_parameters(), gradients, strict=True)
+            for (name, parameter), gradient in named:
+                parameter -= (0.4 if name.endswith("sigma") else 0.05) * gradient
+
+
+@pytest.mark.parametrize(
+    ("rates", "moving"),
+    [
+        ({"lr": NOTHING, "lr_sigma": 1.0}, {"sigma"}),
+        ({"lr": 0.1, "lr_sigma": NOTHING}, {"mu", "U", "v"}),
+    ],
+)
+def test_sigma_has_a_learning_rate_of_its_own(
+    rates: dict[str, float], moving: set[str], tiny: Configure
+) -> None:
+    snapshots = train(tiny("KUMAR", batch_size=96, snapshots=True, **rates)).snapshots
+    for name, (before, after) in snapshots.items():
+        moved = not np.array_equal(before, after)
+        assert moved == (name.split(".")[1] in moving), name
+
+
+def test_the_first_step_is_measured_where_training_begins(tiny: Configure) -> None:
+    config = tiny("KUMAR", batch_size=96, snapshots=True)
+    sizes = training.first_step(config)
+    snapshots = train(config).snapshots
+    assert list(sizes) == list(snapshots)
+    for name, (before, after) in snapshots.items():
+        expected = np.linalg.norm(after - before) / np.linalg.norm(before)
+        assert sizes[name] == pytest.approx(expected, rel=1e-3), name
+
+
+def test_the_first_step_of_a_parameter_that_starts_at_zero(tiny: Configure) -> None:
+    sizes = training.first_step(tiny("FC"))
+    assert not math.isfinite(sizes["0.bias"])
+    assert math.isfinite(sizes["0.weight"])
+
+
+def test_divergence_is_recorded(tiny: Configure) -> None:
+    record = train(tiny("KUMAR", epochs=2, lr=1e30, snapshots=True))
+    assert record.curves["step"] == [0, 1, 2, 3, 4, 6, 12]
+    assert math.isfinite(record.curves["test_loss"][0])
+    assert all(map(math.isnan, record.curves["test_loss"][2:]))
+    assert all(map(math.isnan, record.curves["train_loss"][3:]))
+    assert all(0.0 <= error <= 1.0 for error in record.curves["test_error"])
+    assert np.isnan(record.snapshots["0.mu"][-1]).any()
+
+
+# --- Snapshots -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["FC", "BL", "KUMAR"])
+def test_snapshots_go_from_the_initialization_to_the_trained_network(
+    arm: str, tiny: Configure, spied: Spied, blobs: data.Dataset
+) -> None:
+    config = tiny(arm, epochs=3, snapshots=True)
+    start, _ = build_network(config, blobs)
+    snapshots = train(config).snapshots
+    assert_same_arrays({name: found[0] for name, found in snapshots.items()}, values(start))
+    (network,) = spied.networks
+    assert_same_arrays({name: found[-1] for name, found in snapshots.items()}, values(network))
+    for name, found in snapshots.items():
+        assert found.dtype == np.float32
+        assert len(found) == 4
+        for before, after in itertools.pairwise(found):
+            assert not np.array_equal(before, after), name
+
+
+def test_snapshots_are_taken_at_the_ends_of_epochs(tiny: Configure) -> None:
+    long, short = (train(tiny(epochs=epochs, snapshots=True)).snapshots for epochs in (3, 2))
+    assert_same_arrays({name: found[:3] for name, found in long.items()}, short)
+    shapes = {"mu": (2, 25), "sigma": (2, 25), "U": (2, 6, 25), "v": (2, 6)}
+    for name, shape in shapes.items():
+        assert short[f"0.{name}"].shape == (3, *shape)
+
+
+def test_snapshots_are_kept_on_demand_and_change_nothing(tiny: Configure) -> None:
+    without, with_them = train(tiny()), train(tiny(snapshots=True))
+    assert without.snapshots == {}
+    np.testing.assert_equal(without.curves, with_them.curves)
+
+
+# --- Once more, with the same result -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_run_repeats_bit_for_bit(arm: str, tiny: Configure) -> None:
+    config = tiny(arm, epochs=2, snapshots=True)
+    first = train(config)
+    torch.manual_seed(999)
+    random.seed(999)
+    np.random.seed(999)  # noqa: NPY002
+    assert_same_run(first, train(config))
+    assert first.config is config
+
+
+@pytest.fixture(params=[False, True], ids=["denormals kept", "denormals flushed"])
+def state(request: pytest.FixtureRequest) -> Iterator[Callable[[], object]]:
+    """Set up an unusual global state; the value reads it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    torch.set_flush_denormal(request.param)
+
+    def flushed() -> bool:
+        return bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0) == 0.0)
+
+    def read() -> object:
+        return {
+            "threads": torch.get_num_threads(),
+            "denormals flushed": flushed(),
+            "torch's generator": hash(torch.random.get_rng_state().numpy().tobytes()),
+            "random's generator": hash(random.getstate()),
+            "NumPy's generator": hash(str(np.random.get_state())),  # noqa: NPY002
+            "gradients": torch.is_grad_enabled(),
+            "type": torch.get_default_dtype(),
+        }
+
+    assert flushed() == request.param
+    yield read
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_global_state_is_as_before(
+    arm: str, tiny: Configure, state: Callable[[], object]
+) -> None:
+    before = state()
+    train(tiny(arm))
+    assert state() == before
+
+
+@pytest.mark.parametrize("arm", ["KUMAR", "own_runs:failing"])
+def test_the_global_state_is_as_before_after_an_exception(
+    arm: str, tiny: Configure, state: Callable[[], object]
+) -> None:
+    def fail(progress: Progress) -> None:
+        if progress.step == 3:
+            raise ArithmeticError("no luck at step 3")
+
+    before = state()
+    with pytest.raises(ArithmeticError, match="no luck"):
+        train(tiny(arm), fail)
+    assert state() == before
+
+
+def test_the_global_state_does_not_matter(tiny: Configure, state: Callable[[], object]) -> None:
+    config = tiny("BL", gamma=3.0, epochs=2)  # Phi saturates
+    record = train(config)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(False)
+    assert_same_run(record, train(config))
+
+
+def test_nothing_is_written(
+    tiny: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GMLIB_RESULTS", str(tmp_path / "results"))
+    train(tiny(snapshots=True))
+    assert os.listdir(tmp_path) == []
+
+
+# --- An initialization of one's own --------------------------------------------------------------
+
+
+def test_an_initialization_of_ones_own(
+    tiny: Configure, blobs: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = importlib.import_module("own_runs").CALLS
+    calls.clear()
+    config = tiny("own_runs:spy", 7)
+    train(config)
+    ((network, inputs, given, drawn, threads, flushed),) = calls
+    assert [type(layer) for layer in network] == [GaussianMixtureLayer] * 2
+    assert given is config
+    assert torch.equal(inputs, calibration_inputs(tiny("KUMAR", 7), monkeypatch))
+    assert torch.equal(drawn, torch.randn(5, generator=torch.Generator().manual_seed(7)))
+    assert (threads, flushed) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("no_such_module:f", "cannot be imported: No module named 'no_such_module'"),
+        ("own_runs.missing:f", "cannot be imported: .*'own_runs' is not a package"),
+        ("own_runs:missing", "cannot be imported: .*no attribute 'missing'"),
+        ("own_runs:NOT_A_FUNCTION", "must name a function, got 3"),
+    ],
+)
+def test_an_initialization_that_cannot_be_had(arm: str, message: str, tiny: Configure) -> None:
+    with pytest.raises(ValueError, match=f"^arm '{re.escape(arm)}' {message}"):
+        train(tiny(arm))
+
+
+# --- What does not fit ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", ["FC", "KUMAR"])
+def test_every_class_needs_an_output(arm: str, tiny: Configure) -> None:
+    message = "the last of widths must be at least the 3 classes of 'own_runs:blobs', got 2"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        train(tiny(arm, widths=(6, 2)))
+    assert train(tiny(arm, widths=(3,))).curves["step"][-1] == 6
+    assert train(tiny(arm, widths=(6, 4))).curves["step"][-1] == 6
+
+
+def test_a_small_training_set_is_shown_completely(
+    tiny: Configure, blobs: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = calibration_inputs(tiny(calibration_size=2048), monkeypatch)
+    assert sorted_rows(inputs) == sorted_rows(blobs.x_train)
+
+
+# --- Where a record comes from -------------------------------------------------------------------
+
+
+def test_provenance(tiny: Configure, blobs: data.Dataset) -> None:
+    provenance = train(tiny(epochs=0)).provenance
+    assert set(provenance) == {
+        *("gmlib", "git_commit", "git_dirty", "torch", "python", "platform", "cpu", "device"),
+        *("threads", "data", "utc"),
+    }
+    assert provenance["gmlib"] == gmlib.__version__
+    assert provenance["torch"] == torch.__version__
+    assert (provenance["threads"], provenance["device"]) == (1, "cpu")
+    assert provenance["data"] == blobs.checksums
+    assert provenance["cpu"]
+    age = datetime.now(UTC) - datetime.fromisoformat(provenance["utc"])
+    assert abs(age.total_seconds()) < 600
+    assert json.loads(json.dumps(provenance)) == provenance
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "gmlib"
+    package.mkdir()
+    source = package / "__init__.py"
+    source.write_text("")
+    monkeypatch.setattr(gmlib, "__file__", str(source))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert training._git_state() == (None, None)  # no checkout
+
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "Nothing")
+    assert training._git_state() == (None, None)  # in somebody else's checkout
+
+    git(tmp_path, "add", "gmlib")
+    git(tmp_path, "commit", "--quiet", "-m", "The package")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert training._git_state() == (commit, False)
+    (tmp_path / "README").write_text("untracked, and no part of the package")
+    assert training._git_state() == (commit, False)
+    source.write_text("changed = True")
+    assert training._git_state() == (commit, True)
+
+    monkeypatch.setenv("PATH", "")
+    assert training._git_state() == (None, None)  # no git
+
+
+# --- The real thing ------------------------------------------------------------------------------
+
+
+def test_a_short_run_on_mnist() -> None:
+    rates = {"lr": 0.1, "lr_sigma": 0.1}
+    record = train(RunConfig("KUMAR", 0, widths=(10,), epochs=1, batch_size=3000, **rates))
+    assert record.curves["step"] == [0, 1, 2, 3, 4, 5, 7, 10, 14, 20]
+    errors = 1e4 * np.array(record.curves["test_error"])
+    np.testing.assert_allclose(errors, errors.round(), atol=1e-6)  # of 10,000 test images
+    assert errors[0] > 8000  # chance is 9000
+    assert errors[-1] < 5000
+    assert record.init_report[0].std_after == pytest.approx(0.5, rel=1e-5)
+    assert record.provenance["data"] == data.DATASETS["mnist"].md5
+    assert record.wall_time > 0
