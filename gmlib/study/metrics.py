@@ -221,12 +221,14 @@ def paired_differences(
         One row a column: the number of pairs, wins of `arm`, the mean difference in percentage
         points and its 95 % bootstrap interval. Pairs lost to divergence are counted beside.
     """
+    ours, theirs = (
+        runs[runs.arm == name].set_index("seed", verify_integrity=True) for name in (arm, other)
+    )
+    seeds = ours.index.intersection(theirs.index)  # a seed of one arm alone is no pair
+    trained = ~(ours.diverged[seeds] | theirs.diverged[seeds])
     rows = []
     for column in columns:
-        pairs = runs.pivot(index="seed", columns="arm", values=column)[[arm, other]]
-        failed = runs.pivot(index="seed", columns="arm", values="diverged")[[arm, other]]
-        trained = ~failed.astype(bool).any(axis=1)
-        difference = (pairs[arm] - pairs[other])[trained]
+        difference = (ours[column][seeds] - theirs[column][seeds])[trained]
         low, high = bootstrap_interval(difference)
         rows.append(
             {

@@ -7,8 +7,10 @@ import os
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
@@ -66,25 +68,33 @@ def sweep(
 
 
 def _trained(configs: Sequence[RunConfig], ledger: Ledger, jobs: int) -> Iterator[RunRecord]:
-    failures: list[tuple[RunConfig, Exception]] = []
+    failures: list[tuple[RunConfig, _Failure]] = []
     with tempfile.TemporaryDirectory() as board, _progress_bar(configs, Path(board)):
         outcomes = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
             joblib.delayed(_run)(config, Path(board)) for config in configs
         )
         for config, outcome in outcomes:
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, _Failure):
                 failures.append((config, outcome))
             else:
                 ledger.put(outcome)
                 yield outcome
     if failures:
-        reasons = "; ".join(f"{config.run_id}: {error}" for config, error in failures)
+        reasons = "; ".join(f"{config.run_id}: {failure.reason}" for config, failure in failures)
         raise SweepError(
             f"{len(failures)} of {len(configs)} runs failed, the others are recorded: {reasons}"
-        ) from failures[0][1]
+        ) from RuntimeError(f"the first of them:\n{failures[0][1].traceback}")
 
 
-def _run(config: RunConfig, board: Path) -> tuple[RunConfig, RunRecord | Exception]:
+@dataclass(frozen=True)
+class _Failure:
+    """An exception as text: that of somebody else's code may not survive between processes."""
+
+    reason: str
+    traceback: str
+
+
+def _run(config: RunConfig, board: Path) -> tuple[RunConfig, RunRecord | _Failure]:
     """Train in whatever process this is, posting progress as a small file on `board`."""
     note = board / config.run_id
 
@@ -97,7 +107,7 @@ def _run(config: RunConfig, board: Path) -> tuple[RunConfig, RunRecord | Excepti
     try:
         return config, train(config, post if board.is_dir() else None)
     except Exception as error:
-        return config, error
+        return config, _Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 class _Terminal(io.TextIOBase):
@@ -123,9 +133,9 @@ class _Terminal(io.TextIOBase):
             stream.flush()
 
     def close(self) -> None:
+        super().close()  # flushes the streams, which have to be open for that
         for stream in self._streams[1:]:
             stream.close()
-        super().close()
 
 
 @contextmanager
@@ -150,7 +160,7 @@ def _progress_bar(configs: Sequence[RunConfig], board: Path) -> Iterator[None]:
                 done[config.run_id] = fraction
                 latest = f"{config.arm} seed {config.seed}: {100 * error:.2f} % error"
         finished = sum(fraction >= 1.0 for fraction in done.values())
-        bar.set_description(f"{finished}/{len(work)} runs", refresh=False)
+        bar.set_description_str(f"{finished}/{len(work)} runs", refresh=False)
         if latest:
             bar.set_postfix_str(latest, refresh=False)
         bar.n = round(sum(work[run_id] * fraction for run_id, fraction in done.items()), 2)

@@ -1,0 +1,512 @@
+"""Tables: hand-made curves with answers that can be read off them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from gmlib.init import LayerScale
+from gmlib.study import metrics
+from gmlib.study.metrics import Claim
+from gmlib.study.training import RunRecord
+
+MakeRecord = Callable[..., RunRecord]
+
+
+@pytest.fixture
+def curve(make_record: MakeRecord) -> Callable[..., RunRecord]:
+    """A run of epochs of 10 steps, evaluated at steps 0, 1, 3, 10, 20, ..., with errors in %."""
+
+    def make(arm: str, seed: int, *percent: float, lost: bool = False) -> RunRecord:
+        steps = [0, 1, 3, *range(10, 10 * len(percent) - 20, 10)][: len(percent)]
+        losses = [1.0, *([math.nan] if lost else [0.5]) * (len(percent) - 1)]
+        return make_record(arm, seed, [error / 100 for error in percent], steps, losses)
+
+    return make
+
+
+def rows(table: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(table.itertuples(index=False, name=None))
+
+
+# --- Curves and runs -----------------------------------------------------------------------------
+
+
+def test_curves_table(curve: MakeRecord) -> None:
+    records = [curve("BL", 2, 90, 80, 70, 60, 50), curve("FC", 0, 88, 9, lost=True)]
+    table = metrics.curves_table(records)
+    columns = ["arm", "seed", "step", "epoch", "test_error", "test_loss", "diverged"]
+    assert list(table.columns) == columns
+    assert rows(table[table.arm == "BL"]) == [
+        ("BL", 2, 0, 0.0, 90.0, 1.0, False),
+        ("BL", 2, 1, 0.1, 80.0, 0.5, False),
+        ("BL", 2, 3, pytest.approx(0.3), 70.0, 0.5, False),
+        ("BL", 2, 10, 1.0, 60.0, 0.5, False),
+        ("BL", 2, 20, 2.0, 50.0, 0.5, False),
+    ]
+    assert table.diverged[table.arm == "FC"].tolist() == [True, True]
+    assert table.diverged.dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([1.0, 0.5, 0.25], False),
+        ([1.0, math.nan, 0.25], True),
+        ([1.0, 0.5, math.inf], True),
+        ([math.nan, 0.5, 0.25], True),
+        ([1.0, 1e30, 0.25], False),
+    ],
+)
+def test_a_run_diverged_if_a_loss_is_not_finite(
+    losses: list[float], expected: bool, make_record: MakeRecord
+) -> None:
+    record = make_record(losses=losses)  # whose training loss at step 0 is NaN, as always
+    assert metrics.diverged(record) is expected
+    assert metrics.runs_table([record]).diverged.tolist() == [expected]
+
+
+def test_runs_table(curve: MakeRecord) -> None:
+    records = [
+        curve("BL", 0, 90, 2, 1, 60, 30, 35),  # what comes before the first epoch's end counts not
+        curve("KUMAR", 1, 90, 80, 70, 60),
+        curve("KUMAR", 2, 91, 90, 90, 90, 90, lost=True),
+    ]
+    assert list(metrics.runs_table(records)) == [
+        *("arm", "seed", "first_epoch", "best", "final", "diverged"),
+    ]
+    assert rows(metrics.runs_table(records)) == [
+        ("BL", 0, 60.0, 30.0, 35.0, False),
+        ("KUMAR", 1, 60.0, 60.0, 60.0, False),
+        ("KUMAR", 2, 90.0, 90.0, 90.0, True),
+    ]
+
+
+@pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(3, 938), (20, 7), (7, 3)])
+def test_ends_of_epochs_are_found_whatever_their_length(
+    epochs: int, steps_per_epoch: int, make_record: MakeRecord
+) -> None:
+    steps = [0, 1, *(steps_per_epoch * epoch for epoch in range(1, epochs + 1))]
+    errors = [0.9, 0.0, *(0.5 - 0.01 * epoch for epoch in range(1, epochs + 1))]
+    record = make_record("BL", 0, errors, steps, epochs=epochs)
+    ((_, _, first, best, final, _),) = rows(metrics.runs_table([record]))
+    assert (first, best) == (pytest.approx(49.0), pytest.approx(50.0 - epochs))
+    assert final == best
+
+
+def test_a_run_without_epochs_has_the_error_it_began_with(make_record: MakeRecord) -> None:
+    record = make_record("BL", 0, [0.875])
+    assert rows(metrics.runs_table([record])) == [("BL", 0, 87.5, 87.5, 87.5, False)]
+    assert metrics.curves_table([record]).epoch.tolist() == [0.0]
+
+
+def test_trained_leaves_out_what_diverged(curve: MakeRecord) -> None:
+    runs = metrics.runs_table(
+        [
+            curve("BL", 2, 90, 80, 70, 20),
+            curve("BL", 0, 90, 80, 70, 30),
+            curve("BL", 1, 90, 80, 70, 90, lost=True),
+            curve("FC", 0, 90, 80, 70, 5),
+        ]
+    )
+    assert metrics.trained(runs, "BL", "final").tolist() == [30.0, 20.0]  # by seed
+    assert metrics.trained(runs, "KUMAR", "final").tolist() == []
+
+
+def test_errors_at_the_end_of_an_epoch(curve: MakeRecord) -> None:
+    curves = metrics.curves_table(
+        [
+            curve("BL", 1, 90, 80, 70, 60, 50),
+            curve("BL", 0, 90, 80, 70, 62, 52),
+            curve("BL", 2, 90, 80, 70, 64, 54, lost=True),
+            curve("FC", 0, 90, 80, 70, 6, 5),
+        ]
+    )
+    assert metrics.errors_at(curves, "BL", 1).tolist() == pytest.approx([62.0, 60.0])
+    assert metrics.errors_at(curves, "BL", 2).tolist() == pytest.approx([52.0, 50.0])
+    assert metrics.errors_at(curves, "BL", 3).tolist() == []
+
+
+def test_divergence_table(curve: MakeRecord) -> None:
+    runs = metrics.runs_table(
+        [
+            *(curve("BL", seed, 90, 80, 70, 60, lost=seed < 1) for seed in range(5)),
+            *(curve("KUMAR", seed, 90, 80, 70, 60) for seed in range(4)),
+            curve("FC", 0, 90, 80, 70, 60, lost=True),
+        ]
+    )
+    table = metrics.divergence_table(runs)
+    # Clopper and Pearson: for none of n the upper end is 1 - 0.025^(1/n), and so on.
+    low, high = stats.beta.ppf(0.025, 1, 5), stats.beta.ppf(0.975, 2, 4)
+    assert table.to_dict("index") == {
+        "BL": {
+            "seeds": 5,
+            "diverged": 1,
+            "share": "20%",
+            "95 % interval": f"{low:.0%} to {high:.0%}",
+        },
+        "KUMAR": {
+            "seeds": 4,
+            "diverged": 0,
+            "share": "0%",
+            "95 % interval": f"0% to {1 - 0.025**0.25:.0%}",
+        },
+        "FC": {"seeds": 1, "diverged": 1, "share": "100%", "95 % interval": "2% to 100%"},
+    }
+
+
+# --- Initialization ------------------------------------------------------------------------------
+
+
+def test_init_table(make_record: MakeRecord) -> None:
+    init = [LayerScale("0", 2.0, 0.25, 0.5), LayerScale("2", 8.0, 0.5, 4.0)]
+    table = metrics.init_table([make_record("KUMAR", 3, init=init, losses=[2.5, 2, 1])])
+    assert list(table) == [
+        *("arm", "seed", "layer", "std_before", "scale", "std_after", "initial_loss"),
+    ]
+    assert rows(table) == [
+        ("KUMAR", 3, 1, 2.0, 0.25, 0.5, 2.5),
+        ("KUMAR", 3, 2, 8.0, 0.5, 4.0, 2.5),
+    ]
+
+
+def test_init_summary(make_record: MakeRecord) -> None:
+    def record(arm: str, seed: int, stds: Sequence[float], loss: float) -> RunRecord:
+        init = [LayerScale(str(i), std, 1.0, std) for i, std in enumerate(stds)]
+        return make_record(arm, seed, init=init, losses=[loss, 1, 1])
+
+    table = metrics.init_table(
+        [
+            record("BL", 0, [1.0, 40.0], 100.0),
+            record("BL", 1, [2.0, 80.0], 200.0),
+            record("BL", 2, [6.0, 30.0], 200.0),  # a loss that another seed has too counts twice
+            record("KUMAR", 0, [0.5, 0.5], 2.3456),
+        ]
+    )
+    assert metrics.init_summary(table).to_dict("index") == {
+        "BL": {
+            "std, layer 1": "3 (1 to 6)",
+            "std, layer 2": "50 (30 to 80)",
+            "initial test loss": "167 (100 to 200)",
+        },
+        "KUMAR": {"std, layer 1": "0.5", "std, layer 2": "0.5", "initial test loss": "2.35"},
+    }
+
+
+# --- Thresholds ----------------------------------------------------------------------------------
+
+
+def test_first_hits(curve: MakeRecord) -> None:
+    records = [
+        curve("BL", 0, 90, 50, 10, 20, 5),
+        curve("KUMAR", 1, 90, 9.99, 9, 8, 7.0),
+    ]
+    hits = metrics.first_hits(records, [90, 50, 10, 5, 4.99])
+    assert hits.threshold.unique().tolist() == [90.0, 50.0, 10.0, 5.0, 4.99]
+    steps = {arm: group.step.tolist() for arm, group in hits.groupby("arm")}
+    # An error equal to the threshold has reached it, and one that rises again has done so too.
+    np.testing.assert_equal(steps["BL"], [0, 1, 3, 20, math.nan])
+    np.testing.assert_equal(steps["KUMAR"], [0, 1, 1, math.nan, math.nan])
+    assert hits[["arm", "seed"]].drop_duplicates().to_numpy().tolist() == [["BL", 0], ["KUMAR", 1]]
+
+
+def test_first_hits_at_the_ends_of_epochs(curve: MakeRecord) -> None:
+    record = curve("BL", 0, 90, 50, 10, 20, 5)
+    hits = metrics.first_hits([record], [90, 50, 10, 4], epoch_ends=True)
+    np.testing.assert_equal(hits.step.tolist(), [10, 10, 20, math.nan])
+
+
+@pytest.mark.parametrize("wrong", range(0, 10_000, 7))
+def test_equality_does_not_depend_on_rounding(wrong: int) -> None:
+    # `wrong` of 10,000 images against the same number in percent, written as a decimal.
+    assert 100.0 * (wrong / 10_000) <= float(f"{wrong / 100:.2f}") + 1e-9
+
+
+def test_equality_survives_rounding(make_record: MakeRecord) -> None:
+    # 100 * (701 / 10,000) is 7.010000000000001.
+    assert 100.0 * (701 / 10_000) > 7.01
+    hits = metrics.first_hits([make_record("BL", 0, [0.9, 701 / 10_000])], [7.01, 7.0099])
+    np.testing.assert_equal(hits.step.tolist(), [10, math.nan])
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ([], "at least one"),
+        ([10, 0], "between 0 and 100 percent, got 0"),
+        ([-5], "between 0 and 100 percent, got -5"),
+        ([100], "between 0 and 100 percent, got 100"),
+        ([math.nan], "between 0 and 100 percent, got nan"),
+        (["10"], "between 0 and 100 percent, got '10'"),
+        ([True], "between 0 and 100 percent, got True"),
+        ([None], "between 0 and 100 percent, got None"),
+    ],
+)
+def test_bad_thresholds_are_refused(
+    thresholds: list[Any], message: str, make_record: MakeRecord
+) -> None:
+    with pytest.raises(ValueError, match=f"^thresholds must .*{message}"):
+        metrics.first_hits([make_record()], thresholds)
+
+
+def hits_of(threshold: float, **steps: dict[int, float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"arm": arm, "seed": seed, "threshold": threshold, "step": step}
+            for arm, seeds in steps.items()
+            for seed, step in seeds.items()
+        ]
+    )
+
+
+def test_threshold_table() -> None:
+    hits = pd.concat(
+        [
+            hits_of(
+                10.0,
+                # By pairs: 40, 10 and 20; seeds 3 and 4 are reached by one of the two alone, and
+                # the ratio of the medians, 2000 / 75, is something else.
+                KUMAR={0: 100, 1: 50, 2: 100, 3: 25, 4: math.nan},
+                BL={0: 4000, 1: 500, 2: 2000, 3: math.nan, 4: 3000},
+                FC={0: 7, 1: 7, 2: 7, 3: 7, 4: 7},
+            ),
+            hits_of(
+                4.5,
+                KUMAR={seed: 12345 for seed in range(5)},
+                BL={seed: math.nan for seed in range(5)},
+                FC={0: 938, 1: 1876, 2: math.nan, 3: math.nan, 4: math.nan},
+            ),
+        ]
+    )
+    table = metrics.threshold_table(hits)
+    assert table.index.name == "threshold"
+    assert table.to_dict("index") == {
+        "10 %": {
+            "KUMAR seeds": "4 of 5",
+            "KUMAR steps": "75 (25 to 100)",
+            "BL seeds": "4 of 5",
+            "BL steps": "2,500 (500 to 4,000)",
+            "FC seeds": "5 of 5",
+            "FC steps": "7",
+            "speed-up KUMAR over BL": "20x (10x to 40x)",
+        },
+        "4.5 %": {
+            "KUMAR seeds": "5 of 5",
+            "KUMAR steps": "12,345",
+            "BL seeds": "0 of 5",
+            "BL steps": "–",
+            "FC seeds": "2 of 5",
+            "FC steps": "1,407 (938 to 1,876)",
+            "speed-up KUMAR over BL": "–",
+        },
+    }
+
+
+def test_the_speed_up_of_other_arms() -> None:
+    hits = hits_of(10.0, FC={0: 10, 1: 30}, BL={1: 45, 2: 1})
+    table = metrics.threshold_table(hits, faster="FC", slower="BL")
+    assert table["speed-up FC over BL"].tolist() == ["1.5x"]
+    assert "speed-up" not in " ".join(metrics.threshold_table(hits))
+
+
+# --- Pairs ---------------------------------------------------------------------------------------
+
+
+def runs_of(**errors: dict[int, float | None]) -> pd.DataFrame:
+    """Runs by arm and seed, with their best error; None for one that diverged."""
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "seed": seed,
+                "best": 90.2 if error is None else error,
+                "final": 90.2 if error is None else 2 * error,
+                "diverged": error is None,
+            }
+            for arm, seeds in errors.items()
+            for seed, error in seeds.items()
+        ]
+    )
+
+
+def test_paired_differences() -> None:
+    runs = runs_of(
+        KUMAR={0: 4.0, 1: 5.0, 2: 6.0, 3: 1.0, 4: None, 5: None},
+        BL={3: None, 2: 7.0, 1: 5.0, 0: 7.0, 4: 1.0, 5: None},  # by seed, not by place
+        FC={0: None, 1: 0.1},
+    )
+    table = metrics.paired_differences(runs, ["best", "final"])
+    low, high = metrics.bootstrap_interval([-3, 0, -1])
+    assert table.index.name == "test error"
+    assert table.to_dict("index") == {
+        "best": {
+            "pairs": 3,
+            "lost to divergence": 3,
+            "KUMAR lower": "2 of 3",  # a tie is no win
+            "mean difference": -1.33,
+            "95 % interval": f"[{low:.2f}, {high:.2f}]",
+        },
+        "final": {
+            "pairs": 3,
+            "lost to divergence": 3,
+            "KUMAR lower": "2 of 3",
+            "mean difference": -2.67,
+            "95 % interval": f"[{2 * low:.2f}, {2 * high:.2f}]",
+        },
+    }
+
+
+def test_paired_differences_of_other_arms() -> None:
+    runs = runs_of(FC={0: 1.0, 1: 4.0}, BL={0: 3.0, 1: 3.0}, KUMAR={0: None, 1: None})
+    row = metrics.paired_differences(runs, ["best"], arm="FC", other="BL").loc["best"]
+    assert (row["pairs"], row["lost to divergence"]) == (2, 0)
+    assert (row["FC lower"], row["mean difference"]) == ("1 of 2", -0.5)
+
+
+def test_a_seed_of_one_arm_alone_is_no_pair_and_did_not_diverge() -> None:
+    runs = runs_of(KUMAR={0: 4.0, 1: 5.0, 7: 1.0}, BL={0: 6.0, 1: 8.0, 8: 9.0, 9: None})
+    row = metrics.paired_differences(runs, ["best"]).loc["best"]
+    assert (row["pairs"], row["lost to divergence"]) == (2, 0)
+    assert row["mean difference"] == -2.5
+
+
+@pytest.mark.parametrize(
+    ("errors", "pairs", "lost"),
+    [
+        ({"KUMAR": {0: 4.0}, "BL": {0: 6.0}}, 1, 0),
+        ({"KUMAR": {0: 4.0, 1: 4.0}, "BL": {0: None, 1: None}}, 0, 2),
+        ({"KUMAR": {0: 4.0, 1: 4.0}}, 0, 0),
+    ],
+)
+def test_too_few_pairs_for_an_interval(errors: Any, pairs: int, lost: int) -> None:
+    row = metrics.paired_differences(runs_of(**errors), ["best"]).loc["best"]
+    assert (row["pairs"], row["lost to divergence"]) == (pairs, lost)
+    assert row["95 % interval"] == "[nan, nan]"
+    assert math.isnan(row["mean difference"]) == (pairs == 0)
+
+
+def test_a_seed_twice_is_refused() -> None:
+    runs = pd.concat([runs_of(KUMAR={0: 4.0}, BL={0: 5.0}), runs_of(KUMAR={0: 3.0})])
+    with pytest.raises(ValueError, match="duplicate"):
+        metrics.paired_differences(runs, ["best"])
+
+
+# --- Bootstrap -----------------------------------------------------------------------------------
+
+
+def test_the_bootstrap_interval_is_reproducible() -> None:
+    values = np.random.default_rng(1).normal(size=8)
+    first = metrics.bootstrap_interval(values)
+    np.random.default_rng(2).normal(size=100)
+    assert metrics.bootstrap_interval(list(values)) == first
+
+
+def test_the_bootstrap_interval_approaches_that_of_the_normal_distribution() -> None:
+    values = np.random.default_rng(3).normal(5.0, 2.0, size=400)
+    error = values.std() / math.sqrt(len(values))
+    low, high = metrics.bootstrap_interval(values)
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.05 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.05 * error)
+    narrow = metrics.bootstrap_interval(values, level=0.68)
+    assert narrow[1] - narrow[0] == pytest.approx(2 * error, rel=0.05)
+
+
+def test_the_bootstrap_interval_of_two_values() -> None:
+    # A quarter of the resamples is (0, 0), a quarter (1, 1).
+    assert metrics.bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
+    assert metrics.bootstrap_interval([0.0, 1.0], level=0.4) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
+    np.testing.assert_equal(metrics.bootstrap_interval(values), (math.nan, math.nan))
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert metrics.bootstrap_interval([2.5, 2.5, 2.5]) == (2.5, 2.5)
+
+
+# --- The note's claims ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("note", "ours", "digits", "verdict"),
+    [
+        # The mean decides, to the digit that is shown.
+        ((9, 10), [9.5], 1, "agrees"),
+        ((9, 10), [8.0, 11.0], 1, "agrees"),
+        ((9, 10), [10.04], 1, "agrees"),
+        ((9, 10), [8.96], 1, "agrees"),
+        ((9, 10), [10.06], 1, "0.1% above"),
+        ((9, 10), [8.94], 1, "0.1% below"),
+        ((9, 10), [10.4], 0, "agrees"),
+        ((4.2, 4.2), [4.2], 1, "agrees"),
+        ((4.2, 4.2), [4.24], 1, "agrees"),
+        ((4.25, 4.25), [4.26], 2, "0.01% above"),
+        # Else whether some seed comes near.
+        ((9, 10), [9.9, 10.9], 1, "within the spread"),
+        ((9, 10), [10.0, 20.0], 1, "within the spread"),
+        ((9, 10), [1.0, 9.0], 1, "within the spread"),
+        ((9, 10), [1.0, 11.0], 1, "within the spread"),  # to either side, none inside
+        # Else how far the mean is off.
+        ((9, 10), [10.1, 20.1], 1, "5.1% above"),
+        ((9, 10), [1.0, 8.0], 1, "4.5% below"),
+        ((1000, 1000), [3000.0], 0, "2,000% above"),
+        # What is not finite does not count.
+        ((9, 10), [math.nan, 9.5, math.inf], 1, "agrees"),
+        ((9, 10), [math.nan], 1, "cannot be judged"),
+        ((9, 10), [], 1, "cannot be judged"),
+        ((9, 10), 9.5, 1, "agrees"),
+        ((0, 0), np.array([0, 0]), 0, "agrees"),
+    ],
+)
+def test_verdicts_on_figures(
+    note: tuple[float, float], ours: Any, digits: int, verdict: str
+) -> None:
+    assert Claim("error", note, ours, "%", digits).row()["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("note", "ours", "expected"),
+    [
+        (True, True, ("yes", "yes", "agrees")),
+        (True, False, ("yes", "no", "disagrees")),
+        (True, np.True_, ("yes", "yes", "agrees")),
+        (True, np.False_, ("yes", "no", "disagrees")),
+        (False, False, ("no", "no", "agrees")),
+        (False, True, ("no", "yes", "disagrees")),
+        (True, None, ("yes", "not measured", "cannot be judged")),
+    ],
+)
+def test_verdicts_on_statements(note: bool, ours: Any, expected: tuple[str, str, str]) -> None:
+    row = Claim("KUMAR is below BL", note, ours).row()
+    assert (row["note"], row["ours"], row["verdict"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("claim", "note", "ours"),
+    [
+        (Claim("q", (9, 10), [9.44, 9.46], " %"), "9.0 to 10.0 %", "9.5 % (9.4 to 9.5)"),
+        (Claim("q", (5.85, 5.85), [6.0], " %", 2), "5.85 %", "6.00 %"),
+        (Claim("q", (1000, 2000), [1234.5], "", 0), "1,000 to 2,000", "1,234"),
+        (Claim("q", (9, 10), [math.nan], " %"), "9.0 to 10.0 %", "not measured"),
+    ],
+)
+def test_figures_are_written_with_their_unit_and_digits(claim: Claim, note: str, ours: str) -> None:
+    row = claim.row()
+    assert (row["quantity"], row["note"], row["ours"]) == ("q", note, ours)
+
+
+def test_compare_with_note() -> None:
+    claims = [Claim("one", (1, 2), [1.5]), Claim("two", True, False)]
+    table = metrics.compare_with_note(iter(claims))
+    assert table.index.tolist() == ["one", "two"]
+    assert table.verdict.tolist() == ["agrees", "disagrees"]
+    assert list(table) == ["note", "ours", "verdict"]
