@@ -221,20 +221,19 @@ def paired_differences(
         One row a column: the number of pairs, wins of `arm`, the mean difference in percentage
         points and its 95 % bootstrap interval. Pairs lost to divergence are counted beside.
     """
-    ours, theirs = (
-        runs[runs.arm == name].set_index("seed", verify_integrity=True) for name in (arm, other)
+    pairs = runs[runs.arm == arm].merge(
+        runs[runs.arm == other], on="seed", suffixes=("", "_other"), validate="one_to_one"
     )
-    seeds = ours.index.intersection(theirs.index)  # a seed of one arm alone is no pair
-    trained = ~(ours.diverged[seeds] | theirs.diverged[seeds])
+    trained = pairs[~(pairs.diverged | pairs.diverged_other)]
     rows = []
     for column in columns:
-        difference = (ours[column][seeds] - theirs[column][seeds])[trained]
+        difference = trained[column] - trained[f"{column}_other"]
         low, high = bootstrap_interval(difference)
         rows.append(
             {
                 "test error": column,
                 "pairs": len(difference),
-                "lost to divergence": int((~trained).sum()),
+                "lost to divergence": len(pairs) - len(trained),
                 f"{arm} lower": f"{int((difference < 0).sum())} of {len(difference)}",
                 "mean difference": round(difference.mean(), 2),
                 "95 % interval": f"[{low:.2f}, {high:.2f}]",

@@ -157,7 +157,7 @@ def test_divergence_table(curve: MakeRecord) -> None:
             "share": "0%",
             "95 % interval": f"0% to {1 - 0.025**0.25:.0%}",
         },
-        "FC": {"seeds": 1, "diverged": 1, "share": "100%", "95 % interval": "2% to 100%"},
+        "FC": {"seeds": 1, "diverged": 1, "share": "100%", "95 % interval": "3% to 100%"},
     }
 
 
@@ -222,17 +222,14 @@ def test_first_hits_at_the_ends_of_epochs(curve: MakeRecord) -> None:
     np.testing.assert_equal(hits.step.tolist(), [10, 10, 20, math.nan])
 
 
-@pytest.mark.parametrize("wrong", range(0, 10_000, 7))
-def test_equality_does_not_depend_on_rounding(wrong: int) -> None:
-    # `wrong` of 10,000 images against the same number in percent, written as a decimal.
-    assert 100.0 * (wrong / 10_000) <= float(f"{wrong / 100:.2f}") + 1e-9
-
-
 def test_equality_survives_rounding(make_record: MakeRecord) -> None:
-    # 100 * (701 / 10,000) is 7.010000000000001.
-    assert 100.0 * (701 / 10_000) > 7.01
-    hits = metrics.first_hits([make_record("BL", 0, [0.9, 701 / 10_000])], [7.01, 7.0099])
-    np.testing.assert_equal(hits.step.tolist(), [10, math.nan])
+    thresholds = [wrong / 100 for wrong in range(1, 10_000)]
+    missed = [t for t in thresholds if not 100.0 * (round(100 * t) / 10_000) <= t]
+    assert missed  # rounded up on the way from images to percent
+    for threshold in missed[:20]:
+        record = make_record("BL", 0, [0.999, round(100 * threshold) / 10_000])
+        hits = metrics.first_hits([record], [threshold, threshold - 1e-4])
+        np.testing.assert_equal(hits.step.tolist(), [10, math.nan])
 
 
 @pytest.mark.parametrize(
@@ -393,7 +390,7 @@ def test_too_few_pairs_for_an_interval(errors: Any, pairs: int, lost: int) -> No
 
 def test_a_seed_twice_is_refused() -> None:
     runs = pd.concat([runs_of(KUMAR={0: 4.0}, BL={0: 5.0}), runs_of(KUMAR={0: 3.0})])
-    with pytest.raises(ValueError, match="duplicate"):
+    with pytest.raises(ValueError, match="[Dd]uplicate"):
         metrics.paired_differences(runs, ["best"])
 
 
@@ -493,7 +490,7 @@ def test_verdicts_on_statements(note: bool, ours: Any, expected: tuple[str, str,
 @pytest.mark.parametrize(
     ("claim", "note", "ours"),
     [
-        (Claim("q", (9, 10), [9.44, 9.46], " %"), "9.0 to 10.0 %", "9.5 % (9.4 to 9.5)"),
+        (Claim("q", (9, 10), [9.4, 9.52], " %"), "9.0 to 10.0 %", "9.5 % (9.4 to 9.5)"),
         (Claim("q", (5.85, 5.85), [6.0], " %", 2), "5.85 %", "6.00 %"),
         (Claim("q", (1000, 2000), [1234.5], "", 0), "1,000 to 2,000", "1,234"),
         (Claim("q", (9, 10), [math.nan], " %"), "9.0 to 10.0 %", "not measured"),
