@@ -16,6 +16,7 @@ from gmlib.functional import gm_layer, gm_layer_monte_carlo
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
 from gmlib.study.config import RunConfig
+from gmlib.study.metrics import labelled
 from gmlib.study.training import build_network, first_step
 
 __all__ = [
@@ -121,23 +122,22 @@ def calibration_invariance(seeds: Sequence[int], **settings: Any) -> pd.DataFram
                 "same prediction": f"{same:.1%}",
             }
         )
-    return pd.DataFrame(rows).set_index("seed")
+    return labelled(pd.DataFrame(rows), "seed")
 
 
 def first_step_table(configs: Sequence[RunConfig]) -> pd.DataFrame:
-    """Relative size of the first SGD step, by arm, layer and parameter: the median over seeds."""
-    table = pd.DataFrame(
-        [
-            {"arm": config.arm, "layer": int(layer) + 1, "parameter": parameter, "step": size}
-            for config in configs
-            for name, size in first_step(config).items()
-            for layer, parameter in [name.split(".")]
-        ]
+    """Relative size of the first SGD step, by parameter and arm: the median over seeds."""
+    rows = []
+    for config in configs:
+        for name, size in first_step(config).items():
+            layer, _, parameter = name.partition(".")
+            label = f"{parameter}, layer {int(layer) + 1}"
+            rows.append({"parameter": label, "arm": config.arm, "step": size})
+    medians = pd.DataFrame(rows).pivot_table(
+        index="parameter", columns="arm", values="step", aggfunc="median", sort=False
     )
-    medians = table.pivot_table(
-        index="arm", columns=["layer", "parameter"], values="step", aggfunc="median", sort=False
-    )
-    return medians.map(lambda size: f"{size:.1%}" if size >= 0.001 else f"{size:.4%}")
+    percent = medians.map(lambda size: f"{100 * size:.2g} %")
+    return percent.rename_axis(index=None, columns="parameter")
 
 
 def _first_layer(config: RunConfig) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:

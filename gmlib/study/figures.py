@@ -82,8 +82,9 @@ def dynamics(curves: pd.DataFrame) -> Figure:
             label = f"{arm} ({seeds} seeds" + (f", {failures} diverged)" if failures else ")")
             ends = trained[np.isclose(trained.epoch, trained.epoch.round()) & (trained.epoch > 0)]
             start = trained[(trained.epoch > 0) & (trained.epoch < 1 + 1e-9)]
-            _band(late, ends, "epoch", arm, label)
-            _band(early, start, "step", arm, label)
+            _band(late, ends, "epoch", arm)
+            _band(early, start, "step", arm)
+            late.plot([], [], ":" if trained.empty else "-", color=arm_color(arm), label=label)
             for _, run in lost.groupby("seed"):
                 ends = run[np.isclose(run.epoch, run.epoch.round()) & (run.epoch > 0)]
                 start = run[(run.epoch > 0) & (run.epoch < 1 + 1e-9)]
@@ -174,7 +175,8 @@ def endpoints(runs: pd.DataFrame) -> Figure:
             axes.set_title(f"{column} test error")
             axes.grid(False, axis="x")
         panels[0].set_ylabel("test error (%)")
-        highest = runs.loc[~runs.diverged, ["best", "final"]].max(axis=None)
+        errors = runs.loc[~runs.diverged, ["best", "final"]].to_numpy(dtype=float)
+        highest = errors.max(initial=0.0)
         panels[0].set_ylim(0, 1.06 * highest if highest > 0 else None)
     return figure
 
@@ -344,14 +346,14 @@ def _figure(rows: int, columns: int, width: float, height: float, **kwargs: Any)
     return figure, list(axes.flat)
 
 
-def _band(axes: Axes, runs: pd.DataFrame, x: str, arm: str, label: str) -> None:
+def _band(axes: Axes, runs: pd.DataFrame, x: str, arm: str) -> None:
     if runs.empty:
         return
     table = runs.pivot(index=x, columns="seed", values="test_error")
     mean, deviation = table.mean(axis=1), table.std(axis=1, ddof=0)
     low = np.maximum(mean - deviation, table.min(axis=1))
     high = np.minimum(mean + deviation, table.max(axis=1))
-    axes.plot(mean.index, mean, color=arm_color(arm), label=label)
+    axes.plot(mean.index, mean, color=arm_color(arm))
     axes.fill_between(mean.index, low, high, color=arm_color(arm), alpha=0.18, lw=0)
 
 

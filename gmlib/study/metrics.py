@@ -27,6 +27,7 @@ __all__ = [
     "first_hits",
     "init_summary",
     "init_table",
+    "labelled",
     "paired_differences",
     "runs_table",
     "threshold_table",
@@ -112,7 +113,7 @@ def divergence_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "95 % interval": f"{share.low:.0%} to {share.high:.0%}",
             }
         )
-    return _table(rows).set_index("arm")
+    return labelled(_table(rows), "arm")
 
 
 def init_table(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -141,7 +142,7 @@ def init_summary(table: pd.DataFrame) -> pd.DataFrame:
             row[f"std, layer {layer}"] = _mean_range(values, "{:.2g}")
         row["initial test loss"] = _mean_range(runs.drop_duplicates("seed").initial_loss, "{:.3g}")
         rows.append(row)
-    return _table(rows).set_index("arm")
+    return labelled(_table(rows), "arm")
 
 
 def first_hits(
@@ -209,7 +210,7 @@ def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL
                 (pairs[slower] / pairs[faster]).dropna(), "{:.2g}x"
             )
         rows.append(row)
-    return _table(rows).set_index("threshold")
+    return labelled(_table(rows), "threshold")
 
 
 def paired_differences(
@@ -239,7 +240,7 @@ def paired_differences(
                 "95 % interval": f"[{low:.2f}, {high:.2f}]",
             }
         )
-    return _table(rows).set_index("test error")
+    return labelled(_table(rows), "test error")
 
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -292,7 +293,11 @@ class Claim:
         low, high = self.note
         values = np.asarray(self.ours, dtype=float)
         values = values[np.isfinite(values)]
-        stated = self._with_unit(low) if low == high else self._span(low, high) + self.unit
+        stated = (
+            self._with_unit(low)
+            if low == high
+            else f"{low:,.{self.digits}f} to {self._with_unit(high)}"
+        )
         if not len(values):
             return self._row(stated, "not measured", "cannot be judged")
         mean = values.mean()
@@ -310,7 +315,7 @@ class Claim:
         return self._row(stated, ours, verdict)
 
     def _with_unit(self, value: float) -> str:
-        return f"{value:,.{self.digits}f}{self.unit}"
+        return f"{value:,.{self.digits}f}{self.unit}".replace(" ", "\N{NO-BREAK SPACE}")
 
     def _span(self, low: float, high: float) -> str:
         return f"{low:,.{self.digits}f} to {high:,.{self.digits}f}"
@@ -323,7 +328,7 @@ class Claim:
 
 def compare_with_note(claims: Iterable[Claim]) -> pd.DataFrame:
     """The note's statements beside ours; ours as mean (lowest to highest) over seeds."""
-    return _table(claim.row() for claim in claims).set_index("quantity")
+    return labelled(_table(claim.row() for claim in claims), "quantity")
 
 
 def _epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
@@ -333,6 +338,11 @@ def _epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows))
+
+
+def labelled(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """The table with a column as its row labels, and its name in the header's only row."""
+    return table.set_index(label).rename_axis(index=None, columns=label)
 
 
 def _range(values: pd.Series, form: str) -> str:
