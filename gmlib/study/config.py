@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any
 
 __all__ = ["ARMS", "DATASETS", "RunConfig", "run_configs"]
@@ -52,7 +53,8 @@ class RunConfig:
         gamma: Scale of the baseline initialization.
         target_std: Standard deviation that KUMAR gives each layer's outputs.
         calibration_size: Training inputs, drawn without labels, that an initialization is shown;
-            all of them where the data set has fewer.
+            all of them where the data set has fewer. The scales of arms that are shown none are
+            reported on the default number.
         snapshots: Whether to keep the parameters at the start and after every epoch.
 
     Raises:
@@ -82,16 +84,17 @@ class RunConfig:
         widths = self.widths
         if not isinstance(widths, (tuple, list)) or not widths:
             raise ValueError(f"widths must be a non-empty sequence of layer sizes, got {widths!r}")
-        for width in widths:
-            _check_integer("every entry of widths", width, 1)
-        object.__setattr__(self, "widths", tuple(widths))
-        _check_integer("seed", self.seed, 0)
-        _check_integer("epochs", self.epochs, 0)
+        checked: dict[str, Any] = {
+            "widths": tuple(_integer("every entry of widths", width, 1) for width in widths),
+            "seed": _integer("seed", self.seed, 0),
+            "epochs": _integer("epochs", self.epochs, 0),
+        }
         for name in ("num_components", "batch_size", "calibration_size"):
-            _check_integer(name, getattr(self, name), 1)
+            checked[name] = _integer(name, getattr(self, name), 1)
         for name in ("lr", "lr_sigma", "gamma", "target_std"):
-            # A float, so that 1 and 1.0 name the same run.
-            object.__setattr__(self, name, _positive(name, getattr(self, name)))
+            checked[name] = _positive(name, getattr(self, name))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if not isinstance(self.snapshots, bool):
             raise ValueError(f"snapshots must be true or false, got {self.snapshots!r}")
 
@@ -153,16 +156,22 @@ def run_configs(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> l
     return [RunConfig(arm=arm, seed=seed, **settings) for arm in arms for seed in seeds]
 
 
-def _check_integer(name: str, value: Any, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+def _integer(name: str, value: Any, minimum: int) -> int:
+    """The value as an int, so that NumPy's integers name the same runs as Python's."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    number = int(value)
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got {value!r}")
+    return number
 
 
 def _positive(name: str, value: Any) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not (math.isfinite(value) and value > 0.0)
-    ):
+    """The value as a float, so that 1 and 1.0 name the same run."""
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0.0):
         raise ValueError(f"{name} must be a positive, finite number, got {value!r}")
-    return float(value)
+    return number

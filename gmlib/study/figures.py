@@ -79,7 +79,9 @@ def dynamics(curves: pd.DataFrame) -> Figure:
             runs = curves[curves.arm == arm]
             trained, lost = runs[~runs.diverged], runs[runs.diverged]
             seeds, failures = runs.seed.nunique(), lost.seed.nunique()
-            label = f"{arm} ({seeds} seeds" + (f", {failures} diverged)" if failures else ")")
+            label = f"{arm} ({seeds} seed{'s' if seeds > 1 else ''}" + (
+                f", {failures} diverged)" if failures else ")"
+            )
             ends = trained[np.isclose(trained.epoch, trained.epoch.round()) & (trained.epoch > 0)]
             start = trained[(trained.epoch > 0) & (trained.epoch < 1 + 1e-9)]
             _band(late, ends, "epoch", arm)
@@ -218,14 +220,18 @@ def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
 
 
 def displacement(moved: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
-    """How far components moved from their start, absolute and relative, a line an arm.
+    """How far components moved from their start, by three measures, a line an arm.
 
     Args:
         moved: By arm, as `propagation.mean_displacement` gives.
     """
-    titles = {"absolute": "distance", "relative": "distance over initial size"}
+    titles = {
+        "absolute": "distance",
+        "relative": "distance over initial size",
+        "gates": "change of the gates",
+    }
     with mpl.style.context(_STYLE, after_reset=True):
-        figure, panels = _figure(1, 2, 8.4, 3.2)
+        figure, panels = _figure(1, 3, 10.2, 3.2)
         for axes, (kind, title) in zip(panels, titles.items(), strict=True):
             for arm, distances in moved.items():
                 axes.plot(np.asarray(distances[kind]), ".-", color=arm_color(arm), label=arm)

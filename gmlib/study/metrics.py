@@ -98,11 +98,27 @@ def errors_at(curves: pd.DataFrame, arm: str, epoch: float) -> NDArray[np.float6
     return rows.sort_values("seed").test_error.to_numpy(dtype=float)
 
 
-def divergence_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Seeds of each arm that diverged, and their share with an exact 95 % interval."""
+def divergence_table(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """What became of each arm's seeds.
+
+    Returns:
+        One row an arm: seeds that diverged, their share with an exact 95 % interval, the median
+        and range of the first evaluated step at which their loss was not finite, and the mean and
+        range of the others' test error (%) at the end of the first epoch.
+    """
     rows = []
+    runs = runs_table(records)
     for arm in runs.arm.unique():
         lost = runs.diverged[runs.arm == arm]
+        steps = pd.Series(
+            [
+                record.curves["step"][np.isfinite(record.curves["test_loss"]).argmin()]
+                for record in records
+                if record.config.arm == arm and diverged(record)
+            ],
+            dtype=float,
+        )
+        survivors = pd.Series(trained(runs, arm, "first_epoch"))
         share = stats.binomtest(int(lost.sum()), len(lost)).proportion_ci()
         rows.append(
             {
@@ -111,6 +127,8 @@ def divergence_table(runs: pd.DataFrame) -> pd.DataFrame:
                 "diverged": int(lost.sum()),
                 "share": f"{lost.mean():.0%}",
                 "95 % interval": f"{share.low:.0%} to {share.high:.0%}",
+                "diverged by step": _range(steps, "{:,.0f}"),
+                "error of the others (%)": _mean_range(survivors, "{:.1f}"),
             }
         )
     return labelled(_table(rows), "arm")
@@ -157,8 +175,7 @@ def first_hits(
 
     Returns:
         One row a run and threshold: arm, seed, threshold, step (NaN where never reached). The step
-        is read from the grid of evaluations, so that the true one lies between it and the
-        evaluation before.
+        is read from the grid of evaluations: the error was that low no later than then.
 
     Raises:
         ValueError: If there is no threshold, or one is not between 0 and 100.
@@ -207,7 +224,7 @@ def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL
         if {faster, slower} <= set(group.arm):
             pairs = group.pivot(index="seed", columns="arm", values="step")
             row[f"speed-up {faster} over {slower}"] = _range(
-                (pairs[slower] / pairs[faster]).dropna(), "{:.2g}x"
+                (pairs[slower] / pairs[faster]).dropna(), "{:,.1f}x"
             )
         rows.append(row)
     return labelled(_table(rows), "threshold")
@@ -219,8 +236,9 @@ def paired_differences(
     """Differences ``arm - other`` of errors, seed by seed, over the pairs in which both trained.
 
     Returns:
-        One row a column: the number of pairs, wins of `arm`, the mean difference in percentage
-        points and its 95 % bootstrap interval. Pairs lost to divergence are counted beside.
+        One row a column: the number of pairs and of those lost to divergence, wins of `arm` with
+        the two-sided p-value of the sign test, the mean difference in percentage points, and its
+        95 % intervals by the bootstrap over pairs and by Student's t.
     """
     pairs = runs[runs.arm == arm].merge(
         runs[runs.arm == other], on="seed", suffixes=("", "_other"), validate="one_to_one"
@@ -230,14 +248,17 @@ def paired_differences(
     for column in columns:
         difference = trained[column] - trained[f"{column}_other"]
         low, high = bootstrap_interval(difference)
+        wins = int((difference < 0).sum())
         rows.append(
             {
                 "test error": column,
                 "pairs": len(difference),
                 "lost to divergence": len(pairs) - len(trained),
-                f"{arm} lower": f"{int((difference < 0).sum())} of {len(difference)}",
-                "mean difference": round(difference.mean(), 2),
-                "95 % interval": f"[{low:.2f}, {high:.2f}]",
+                f"{arm} lower": f"{wins} of {len(difference)}",
+                "sign test p": f"{_sign_test(difference):.2g}",
+                "mean difference": f"{difference.mean():.2f}",
+                "bootstrap 95 %": f"[{low:.2f}, {high:.2f}]",
+                "t 95 %": "[{:.2f}, {:.2f}]".format(*_t_interval(difference)),
             }
         )
     return labelled(_table(rows), "test error")
@@ -259,6 +280,20 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, f
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def _t_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
+    if len(values) < 2:
+        return np.nan, np.nan
+    low, high = stats.t.interval(level, len(values) - 1, values.mean(), stats.sem(values))
+    return float(low), float(high)
+
+
+def _sign_test(differences: pd.Series) -> float:
+    decided = int((differences != 0).sum())
+    if not decided:
+        return np.nan
+    return float(stats.binomtest(int((differences < 0).sum()), decided).pvalue)
+
+
 @dataclass(frozen=True)
 class Claim:
     """A statement of the note beside what the runs gave.
@@ -271,6 +306,7 @@ class Claim:
             the runs cannot tell.
         unit: Unit of the figures.
         digits: Digits behind the point.
+        stated: What to print for the note, where a range would not say it.
     """
 
     quantity: str
@@ -278,12 +314,14 @@ class Claim:
     ours: ArrayLike | bool | None
     unit: str = ""
     digits: int = 1
+    stated: str | None = None
 
     def row(self) -> dict[str, str]:
         """The claim as a row of a table, with the verdict that the numbers give.
 
-        ``agrees``: the mean over seeds lies in the note's range. ``within the spread``: it does
-        not, but the range over seeds meets the note's. Else: how far the mean is off.
+        ``agrees``: the mean over seeds lies in the note's range, to the digit that is shown. Else:
+        how far it is off (percentages in points), and
+        ``within the spread`` if the range over seeds still meets the note's.
         """
         if isinstance(self.note, bool):
             note = "yes" if self.note else "no"
@@ -304,18 +342,20 @@ class Claim:
         slack = 0.5 * 10.0**-self.digits
         if low - slack <= mean <= high + slack:
             verdict = "agrees"
-        elif values.min() <= high and low <= values.max():
-            verdict = "within the spread"
         else:
             off = mean - high if mean > high else low - mean
-            verdict = f"{self._with_unit(off)} {'above' if mean > high else 'below'}"
+            unit = " points" if self.unit.strip() == "%" else self.unit
+            side = "above" if mean > high else "below"
+            verdict = f"{off:,.{self.digits}f}{unit} {side}"
+            if values.min() <= high and low <= values.max():
+                verdict += ", within the spread"
         ours = self._with_unit(mean)
         if len(values) > 1:
             ours += f" ({self._span(values.min(), values.max())})"
         return self._row(stated, ours, verdict)
 
     def _with_unit(self, value: float) -> str:
-        return f"{value:,.{self.digits}f}{self.unit}".replace(" ", "\N{NO-BREAK SPACE}")
+        return f"{value:,.{self.digits}f}{self.unit}"
 
     def _span(self, low: float, high: float) -> str:
         return f"{low:,.{self.digits}f} to {high:,.{self.digits}f}"
@@ -323,12 +363,14 @@ class Claim:
     def _row(self, note: str, ours: str, verdict: str | bool) -> dict[str, str]:
         if isinstance(verdict, bool):
             verdict = "agrees" if verdict else "disagrees"
+        note = note if self.stated is None else self.stated
         return {"quantity": self.quantity, "note": note, "ours": ours, "verdict": verdict}
 
 
 def compare_with_note(claims: Iterable[Claim]) -> pd.DataFrame:
     """The note's statements beside ours; ours as mean (lowest to highest) over seeds."""
-    return labelled(_table(claim.row() for claim in claims), "quantity")
+    table = labelled(_table(claim.row() for claim in claims), "quantity")
+    return table.replace(" %", "\N{NO-BREAK SPACE}%", regex=True)
 
 
 def _epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
@@ -351,7 +393,8 @@ def _range(values: pd.Series, form: str) -> str:
 
 
 def _mean_range(values: pd.Series, form: str) -> str:
-    return _with_range(values, values.mean(), form)
+    """Mean and range, or a dash."""
+    return _with_range(values, values.mean(), form) if len(values) else "–"
 
 
 def _with_range(values: pd.Series, middle: float, form: str) -> str:

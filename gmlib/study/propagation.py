@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from gmlib.functional import relu_moments
 from gmlib.study.training import RunRecord
 
 __all__ = ["Ellipses", "displacement_table", "mean_displacement", "principal_plane", "propagate"]
@@ -69,14 +72,19 @@ def principal_plane(mu: Array, sigma: Array) -> Array:
     return np.asarray(plane * signs)
 
 
-def mean_displacement(record: RunRecord) -> Mapping[str, Array]:
+def mean_displacement(record: RunRecord, images: Tensor) -> Mapping[str, Array]:
     """How far the components are from where they began, after every epoch.
+
+    Args:
+        record: A run with snapshots of a GM layer.
+        images: Inputs of the layer, shape ``(N, d)``, to see its gates by.
 
     Returns:
         ``absolute``: distance of each mean from its start, in all dimensions, averaged over
         components, shape ``(T,)``. ``relative``: each distance divided by the component's
         initial size, ``sqrt(sum_i sigma_i^2)``, averaged likewise. ``spread``: that size over
-        time.
+        time. ``gates``: the mean over images and components of the change in the gate
+        ``G = P(<beta, x> > 0)`` since the start.
     """
     mu, sigma = _mixture(record)
     distance = np.linalg.norm(mu - mu[0], axis=-1)
@@ -85,22 +93,33 @@ def mean_displacement(record: RunRecord) -> Mapping[str, Array]:
         "absolute": distance.mean(axis=1),
         "relative": (distance / size[0]).mean(axis=1),
         "spread": size.mean(axis=1),
+        "gates": np.abs(_gates(mu, sigma, images) - _gates(mu[:1], sigma[:1], images)).mean(
+            axis=(1, 2)
+        ),
     }
 
 
-def displacement_table(records: Iterable[RunRecord]) -> pd.DataFrame:
+def _gates(mu: Array, sigma: Array, images: Tensor) -> Array:
+    """G by time, image and component, shape ``(T, N, K)``."""
+    x = images.double()
+    m = x @ torch.from_numpy(mu).mT
+    t = (x.square() @ torch.from_numpy(sigma).square().mT).sqrt()
+    return relu_moments(m, t)[1].numpy()
+
+
+def displacement_table(moved_by_arm: Mapping[str, Mapping[str, Array]]) -> pd.DataFrame:
     """`mean_displacement` of each arm after the first and after the last epoch."""
     rows = []
-    for record in records:
-        moved = mean_displacement(record)
+    for arm, moved in moved_by_arm.items():
         epochs = len(moved["absolute"]) - 1
         rows += [
             {
-                "arm": record.config.arm,
+                "arm": arm,
                 "epoch": epoch,
                 "moved": f"{moved['absolute'][epoch]:.2f}",
                 "relative": f"{moved['relative'][epoch]:.2f}",
                 "size": f"{moved['spread'][epoch]:.2f}",
+                "gates changed by": f"{moved['gates'][epoch]:.2f}",
             }
             for epoch in sorted({0, min(1, epochs), epochs})
         ]

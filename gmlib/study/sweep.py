@@ -46,7 +46,8 @@ def sweep(
             depend on it.
 
     Returns:
-        The records, in the order of `configs`.
+        The records, one a run, in the order of `configs`: configurations that name the same run
+        count once.
 
     Raises:
         SweepError: If a run failed; the message says which and why.
@@ -57,14 +58,15 @@ def sweep(
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
         raise ValueError(f"jobs must be an integer of at least 1, or None, got {jobs!r}")
     unique = {config.run_id: config for config in configs}
-    records = {run_id: ledger.get(config) for run_id, config in unique.items()}
-    missing = [unique[run_id] for run_id, record in records.items() if record is None]
+    found = {run_id: ledger.get(config) for run_id, config in unique.items()}
+    records = {run_id: record for run_id, record in found.items() if record is not None}
+    missing = [config for run_id, config in unique.items() if run_id not in records]
     if missing:
         for name, standardize in sorted({(c.dataset, c.standardize) for c in missing}):
             data.load(name, standardize)  # fetched once, here, where a download is seen
         for record in _trained(missing, ledger, min(jobs or joblib.cpu_count(), len(missing))):
             records[record.config.run_id] = record
-    return [record for record in records.values() if record is not None]
+    return [records[run_id] for run_id in unique]
 
 
 def _trained(configs: Sequence[RunConfig], ledger: Ledger, jobs: int) -> Iterator[RunRecord]:

@@ -124,7 +124,9 @@ def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, 
     pairs = list(itertools.pairwise(widths))
     generator = _generator(config.seed, "parameters")
     order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "calibration"))
-    inputs = dataset.x_train[order[: config.calibration_size]]
+    # From the canonical form: two names of one run must not differ in the report.
+    size = config.canonical().get("calibration_size", RunConfig.calibration_size)
+    inputs = dataset.x_train[order[:size]]
 
     if config.arm == "FC":
         layers: list[nn.Module] = []
@@ -155,8 +157,8 @@ def first_step(config: RunConfig) -> dict[str, float]:
     """Relative size of the first gradient step, by parameter.
 
     Returns:
-        For each named parameter, the norm of its first update divided by its own norm (NaN for a
-        parameter that starts at zero), on the batch that training would begin with.
+        For each named parameter, the norm of its first update divided by its own norm (infinite
+        for a parameter that starts at zero), on the batch that training would begin with.
     """
     dataset = data.load(config.dataset, config.standardize)
     with _reproducible_arithmetic():
@@ -188,6 +190,7 @@ def evaluation_steps(epochs: int, steps_per_epoch: int) -> list[int]:
 def _train(
     config: RunConfig, dataset: data.Dataset, on_progress: Callable[[Progress], None] | None
 ) -> tuple[dict[str, list[float]], ScaleReport, dict[str, NDArray[np.float32]]]:
+    torch.manual_seed(config.seed)  # for an arm of the user's that draws from the global state
     network, init_report = build_network(config, dataset)
     optimizer = torch.optim.SGD(_parameter_groups(network, config))
     order = _generator(config.seed, "order")

@@ -134,14 +134,16 @@ def test_errors_at_the_end_of_an_epoch(curve: MakeRecord) -> None:
 
 
 def test_divergence_table(curve: MakeRecord) -> None:
-    runs = metrics.runs_table(
-        [
-            *(curve("BL", seed, 90, 80, 70, 60, lost=seed < 1) for seed in range(5)),
-            *(curve("KUMAR", seed, 90, 80, 70, 60) for seed in range(4)),
-            curve("FC", 0, 90, 80, 70, 60, lost=True),
-        ]
-    )
-    table = metrics.divergence_table(runs)
+    records = [
+        *(curve("BL", seed, 90, 80, 70, 60 - seed, lost=seed < 1) for seed in range(5)),
+        *(curve("KUMAR", seed, 90, 80, 70, 60) for seed in range(4)),
+        curve("FC", 0, 90, 80, 70, 60, lost=True),
+    ]
+    table = metrics.divergence_table(records)
+    first_loss = [
+        record.curves["step"][int(np.isnan(record.curves["test_loss"]).argmax())]
+        for record in (records[0], records[-1])
+    ]
     # Clopper and Pearson: for none of n the upper end is 1 - 0.025^(1/n), and so on.
     low, high = stats.beta.ppf(0.025, 1, 5), stats.beta.ppf(0.975, 2, 4)
     assert table.to_dict("index") == {
@@ -150,14 +152,25 @@ def test_divergence_table(curve: MakeRecord) -> None:
             "diverged": 1,
             "share": "20%",
             "95 % interval": f"{low:.0%} to {high:.0%}",
+            "diverged by step": f"{first_loss[0]}",
+            "error of the others (%)": "57.5 (56.0 to 59.0)",
         },
         "KUMAR": {
             "seeds": 4,
             "diverged": 0,
             "share": "0%",
             "95 % interval": f"0% to {1 - 0.025**0.25:.0%}",
+            "diverged by step": "–",
+            "error of the others (%)": "60.0",
         },
-        "FC": {"seeds": 1, "diverged": 1, "share": "100%", "95 % interval": "3% to 100%"},
+        "FC": {
+            "seeds": 1,
+            "diverged": 1,
+            "share": "100%",
+            "95 % interval": "3% to 100%",
+            "diverged by step": f"{first_loss[1]}",
+            "error of the others (%)": "–",
+        },
     }
 
 
@@ -275,14 +288,13 @@ def test_threshold_table() -> None:
             ),
             hits_of(
                 4.5,
-                KUMAR={seed: 12345 for seed in range(5)},
-                BL={seed: math.nan for seed in range(5)},
+                KUMAR=dict.fromkeys(range(5), 12345),
+                BL=dict.fromkeys(range(5), math.nan),
                 FC={0: 938, 1: 1876, 2: math.nan, 3: math.nan, 4: math.nan},
             ),
         ]
     )
     table = metrics.threshold_table(hits)
-    assert table.index.name == "threshold"
     assert table.to_dict("index") == {
         "10 %": {
             "KUMAR seeds": "4 of 5",
@@ -291,7 +303,7 @@ def test_threshold_table() -> None:
             "BL steps": "2,500 (500 to 4,000)",
             "FC seeds": "5 of 5",
             "FC steps": "7",
-            "speed-up KUMAR over BL": "20x (10x to 40x)",
+            "speed-up KUMAR over BL": "20.0x (10.0x to 40.0x)",
         },
         "4.5 %": {
             "KUMAR seeds": "5 of 5",
@@ -340,21 +352,25 @@ def test_paired_differences() -> None:
     )
     table = metrics.paired_differences(runs, ["best", "final"])
     low, high = metrics.bootstrap_interval([-3, 0, -1])
-    assert table.index.name == "test error"
+    margin = 4.302653 * np.std([-3, 0, -1], ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom
     assert table.to_dict("index") == {
         "best": {
             "pairs": 3,
             "lost to divergence": 3,
             "KUMAR lower": "2 of 3",  # a tie is no win
-            "mean difference": -1.33,
-            "95 % interval": f"[{low:.2f}, {high:.2f}]",
+            "sign test p": "0.5",  # two of two that are decided
+            "mean difference": "-1.33",
+            "bootstrap 95 %": f"[{low:.2f}, {high:.2f}]",
+            "t 95 %": f"[{-4 / 3 - margin:.2f}, {-4 / 3 + margin:.2f}]",
         },
         "final": {
             "pairs": 3,
             "lost to divergence": 3,
             "KUMAR lower": "2 of 3",
-            "mean difference": -2.67,
-            "95 % interval": f"[{2 * low:.2f}, {2 * high:.2f}]",
+            "sign test p": "0.5",
+            "mean difference": "-2.67",
+            "bootstrap 95 %": f"[{2 * low:.2f}, {2 * high:.2f}]",
+            "t 95 %": f"[{-8 / 3 - 2 * margin:.2f}, {-8 / 3 + 2 * margin:.2f}]",
         },
     }
 
@@ -363,14 +379,14 @@ def test_paired_differences_of_other_arms() -> None:
     runs = runs_of(FC={0: 1.0, 1: 4.0}, BL={0: 3.0, 1: 3.0}, KUMAR={0: None, 1: None})
     row = metrics.paired_differences(runs, ["best"], arm="FC", other="BL").loc["best"]
     assert (row["pairs"], row["lost to divergence"]) == (2, 0)
-    assert (row["FC lower"], row["mean difference"]) == ("1 of 2", -0.5)
+    assert (row["FC lower"], row["mean difference"]) == ("1 of 2", "-0.50")
 
 
 def test_a_seed_of_one_arm_alone_is_no_pair_and_did_not_diverge() -> None:
     runs = runs_of(KUMAR={0: 4.0, 1: 5.0, 7: 1.0}, BL={0: 6.0, 1: 8.0, 8: 9.0, 9: None})
     row = metrics.paired_differences(runs, ["best"]).loc["best"]
     assert (row["pairs"], row["lost to divergence"]) == (2, 0)
-    assert row["mean difference"] == -2.5
+    assert row["mean difference"] == "-2.50"
 
 
 @pytest.mark.parametrize(
@@ -384,13 +400,13 @@ def test_a_seed_of_one_arm_alone_is_no_pair_and_did_not_diverge() -> None:
 def test_too_few_pairs_for_an_interval(errors: Any, pairs: int, lost: int) -> None:
     row = metrics.paired_differences(runs_of(**errors), ["best"]).loc["best"]
     assert (row["pairs"], row["lost to divergence"]) == (pairs, lost)
-    assert row["95 % interval"] == "[nan, nan]"
-    assert math.isnan(row["mean difference"]) == (pairs == 0)
+    assert row["bootstrap 95 %"] == row["t 95 %"] == "[nan, nan]"
+    assert (row["mean difference"] == "nan") == (pairs == 0)
 
 
 def test_a_seed_twice_is_refused() -> None:
     runs = pd.concat([runs_of(KUMAR={0: 4.0}, BL={0: 5.0}), runs_of(KUMAR={0: 3.0})])
-    with pytest.raises(ValueError, match="[Dd]uplicate"):
+    with pytest.raises(ValueError, match=r"[Dd]uplicate"):
         metrics.paired_differences(runs, ["best"])
 
 
@@ -430,6 +446,32 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
     assert metrics.bootstrap_interval([2.5, 2.5, 2.5]) == (2.5, 2.5)
 
 
+# --- Labels --------------------------------------------------------------------------------------
+
+
+def test_the_name_of_the_labels_stands_in_the_headers_only_row() -> None:
+    table = metrics.labelled(pd.DataFrame({"arm": ["BL", "FC"], "seeds": [5, 4]}), "arm")
+    assert table.to_dict("index") == {"BL": {"seeds": 5}, "FC": {"seeds": 4}}
+    header, *body = table.to_string().splitlines()
+    assert header.split() == ["arm", "seeds"]
+    assert [line.split() for line in body] == [["BL", "5"], ["FC", "4"]]
+
+
+@pytest.mark.parametrize(
+    ("table", "label"),
+    [
+        (lambda runs: metrics.paired_differences(runs, ["best"]), "test error"),
+        (lambda _: metrics.threshold_table(hits_of(10.0, BL={0: 1})), "threshold"),
+        (lambda _: metrics.compare_with_note([Claim("q", True, True)]), "quantity"),
+    ],
+)
+def test_tables_name_their_labels(
+    table: Callable[[pd.DataFrame], pd.DataFrame], label: str
+) -> None:
+    found = table(runs_of(KUMAR={0: 4.0}, BL={0: 5.0}))
+    assert (found.index.name, found.columns.name) == (None, label)
+
+
 # --- The note's claims ---------------------------------------------------------------------------
 
 
@@ -441,21 +483,26 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
         ((9, 10), [8.0, 11.0], 1, "agrees"),
         ((9, 10), [10.04], 1, "agrees"),
         ((9, 10), [8.96], 1, "agrees"),
-        ((9, 10), [10.06], 1, "0.1% above"),
-        ((9, 10), [8.94], 1, "0.1% below"),
+        ((9, 10), [10.06], 1, "0.1 points above"),
+        ((9, 10), [8.94], 1, "0.1 points below"),
         ((9, 10), [10.4], 0, "agrees"),
         ((4.2, 4.2), [4.2], 1, "agrees"),
         ((4.2, 4.2), [4.24], 1, "agrees"),
-        ((4.25, 4.25), [4.26], 2, "0.01% above"),
-        # Else whether some seed comes near.
-        ((9, 10), [9.9, 10.9], 1, "within the spread"),
-        ((9, 10), [10.0, 20.0], 1, "within the spread"),
-        ((9, 10), [1.0, 9.0], 1, "within the spread"),
-        ((9, 10), [1.0, 11.0], 1, "within the spread"),  # to either side, none inside
-        # Else how far the mean is off.
-        ((9, 10), [10.1, 20.1], 1, "5.1% above"),
-        ((9, 10), [1.0, 8.0], 1, "4.5% below"),
-        ((1000, 1000), [3000.0], 0, "2,000% above"),
+        ((4.25, 4.25), [4.26], 2, "0.01 points above"),
+        # Else it says how far off, and whether some seed comes near.
+        ((9, 10), [9.9, 10.9], 1, "0.4 points above, within the spread"),
+        ((9, 10), [10.0, 20.0], 1, "5.0 points above, within the spread"),
+        ((9, 10), [1.0, 9.0], 1, "4.0 points below, within the spread"),
+        (
+            (9, 10),
+            [1.0, 11.0],
+            1,
+            "3.0 points below, within the spread",
+        ),  # to either side, none inside
+        # Or only how far off.
+        ((9, 10), [10.1, 20.1], 1, "5.1 points above"),
+        ((9, 10), [1.0, 8.0], 1, "4.5 points below"),
+        ((1000, 1000), [3000.0], 0, "2,000 points above"),
         # What is not finite does not count.
         ((9, 10), [math.nan, 9.5, math.inf], 1, "agrees"),
         ((9, 10), [math.nan], 1, "cannot be judged"),
@@ -490,15 +537,16 @@ def test_verdicts_on_statements(note: bool, ours: Any, expected: tuple[str, str,
 @pytest.mark.parametrize(
     ("claim", "note", "ours"),
     [
-        (Claim("q", (9, 10), [9.4, 9.52], " %"), "9.0 to 10.0 %", "9.5 % (9.4 to 9.5)"),
-        (Claim("q", (5.85, 5.85), [6.0], " %", 2), "5.85 %", "6.00 %"),
+        (Claim("q", (9, 10), [9.4, 9.52], " %"), "9.0 to 10.0~%", "9.5~% (9.4 to 9.5)"),
+        (Claim("q", (5.85, 5.85), [6.0], " %", 2), "5.85~%", "6.00~%"),
         (Claim("q", (1000, 2000), [1234.5], "", 0), "1,000 to 2,000", "1,234"),
-        (Claim("q", (9, 10), [math.nan], " %"), "9.0 to 10.0 %", "not measured"),
+        (Claim("q", (9, 10), [math.nan], " %"), "9.0 to 10.0~%", "not measured"),
     ],
 )
 def test_figures_are_written_with_their_unit_and_digits(claim: Claim, note: str, ours: str) -> None:
     row = claim.row()
-    assert (row["quantity"], row["note"], row["ours"]) == ("q", note, ours)
+    found = (row["quantity"], row["note"], row["ours"])
+    assert found == ("q", *(text.replace("~", " ") for text in (note, ours)))
 
 
 def test_compare_with_note() -> None:

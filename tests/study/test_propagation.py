@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from gmlib.study.propagation import (
     displacement_table,
@@ -122,9 +124,7 @@ def test_ellipses_along_the_axes(mixed: Mixed) -> None:
     np.testing.assert_allclose(np.mod(ellipses.angles, 180), [[0, 90], [0, 0]], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("line", "angle"), [(10, 170), (30, 150), (60, 60), (100, 100), (150, 30)]
-)
+@pytest.mark.parametrize(("line", "angle"), [(10, 170), (30, 150), (60, 60), (100, 100), (150, 30)])
 def test_ellipses_at_an_angle(line: float, angle: float, mixed: Mixed) -> None:
     # Means far apart along a line at some angle to x, along which the components are long. The
     # angle of x to PC 1 follows, with either column of the plane turned to its larger entry.
@@ -177,16 +177,27 @@ def moving(mixed: Mixed) -> RunRecord:
 
 
 def test_mean_displacement(moving: RunRecord) -> None:
-    moved = mean_displacement(moving)
-    assert set(moved) == {"absolute", "relative", "spread"}
+    images = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    moved = mean_displacement(moving, images)
+    assert set(moved) == {"absolute", "relative", "spread", "gates"}
     np.testing.assert_allclose(moved["absolute"], [0, 2.5, 5.5])
     np.testing.assert_allclose(moved["relative"], [0, (5 / 5 + 0) / 2, (10 / 5 + 1 / 2) / 2])
     np.testing.assert_allclose(moved["spread"], [3.5, 6, 2])
+    # z = <mu, x> / |sigma x|: by component and image, at the start and after the first epoch.
+    start, after = [1 / 3, 1 / 4, 0, 0], [4 / 6, 5 / 8, 0, 0]
+    gates = np.abs(stats.norm.cdf(after) - stats.norm.cdf(start)).mean()
+    np.testing.assert_allclose(moved["gates"][:2], [0, gates], atol=1e-12)
 
 
 def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
     still = mixed(np.zeros((1, 2, 2)), np.ones((1, 2, 2)), arm="BL")
-    table = displacement_table([moving, still])
+    images = torch.eye(2)
+    table = displacement_table(
+        {"KUMAR": mean_displacement(moving, images), "BL": mean_displacement(still, images)}
+    )
+    gates = table.pop("gates changed by")
+    assert gates["KUMAR", 0] == gates["BL", 0] == "0.00"
+    assert float(gates["KUMAR", 1]) > 0
     assert table.index.names == ["arm", "epoch"]
     assert table.to_dict("index") == {
         ("KUMAR", 0): {"moved": "0.00", "relative": "0.00", "size": "3.50"},
@@ -199,7 +210,11 @@ def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
 # --- What has no ellipses ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", [propagate, mean_displacement])
+def displaced(record: RunRecord) -> object:
+    return mean_displacement(record, torch.ones(1, 5))
+
+
+@pytest.mark.parametrize("function", [propagate, displaced])
 @pytest.mark.parametrize(
     ("arm", "snapshots"),
     [

@@ -246,18 +246,24 @@ def test_arms_of_one_seed_share_their_calibration_inputs(
     tiny: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = [calibration_inputs(tiny(arm), monkeypatch) for arm in ARMS]
-    assert all(torch.equal(shown[0], other) for other in shown[1:])
+    # Arms that are not calibrated are measured on the default number, here on all 96.
+    assert [len(inputs) for inputs in shown] == [96, 96, 96, 64, 64]
+    assert all(torch.equal(inputs[:64], shown[-1]) for inputs in shown)
     other_seed = calibration_inputs(tiny("KUMAR", 1), monkeypatch)
     assert not torch.equal(shown[0], other_seed)
 
 
-def test_calibration_draws_from_a_generator_of_its_own(tiny: Configure, spied: Spied) -> None:
+def test_calibration_draws_from_a_generator_of_its_own(
+    tiny: Configure, spied: Spied, monkeypatch: pytest.MonkeyPatch
+) -> None:
     large, small = (
         train(tiny(calibration_size=size, snapshots=True)).snapshots for size in (96, 32)
     )
     np.testing.assert_array_equal(large["0.mu"][0], small["0.mu"][0])
     assert not np.array_equal(large["0.U"][0], small["0.U"][0])  # but the scale is another
     assert all(map(torch.equal, spied.batches[:6], spied.batches[6:]))
+    shown = calibration_inputs(tiny(calibration_size=16), monkeypatch)
+    assert not torch.equal(shown, spied.batches[0])
 
 
 @pytest.mark.parametrize("target", [0.5, 3.0])

@@ -1,0 +1,619 @@
+"""Figures, read back from their axes: the numbers that went in are the numbers that are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_hex, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Ellipse, PathPatch
+
+from gmlib.functional import relu_moments
+from gmlib.study import figures, metrics
+from gmlib.study.propagation import Ellipses
+from gmlib.study.training import RunRecord
+
+# The book fails on any warning.
+pytestmark = pytest.mark.filterwarnings("error")
+
+MakeRecord = Callable[..., RunRecord]
+RED, BLUE, GREY = "#c8322b", "#2f6db5", "#7f7f7f"
+OWN_ARM = "my_inits.best:orthogonal"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_global_is_left() -> Iterator[None]:
+    """No figure for pyplot to show a second time, and no style for whoever draws next."""
+    style = dict(mpl.rcParams)
+    yield
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == style
+
+
+def drawn(figure: Figure) -> tuple[Axes, ...]:
+    """The axes of a figure, once it has been drawn without a warning."""
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    return tuple(figure.axes)
+
+
+def points(line: Line2D) -> list[tuple[float, float]]:
+    return [tuple(point) for point in line.get_xydata().tolist()]
+
+
+def curves_in(axes: Axes, color: str, style: str = "-") -> list[Line2D]:
+    """The lines of a colour that have points."""
+    return [
+        line
+        for line in axes.lines
+        if to_hex(line.get_color()) == color and line.get_linestyle() == style and len(points(line))
+    ]
+
+
+def dots_in(axes: Axes, color: str) -> list[tuple[float, float]]:
+    return [
+        point
+        for line in axes.lines
+        if line.get_marker() == "o" and to_hex(line.get_color()) == color
+        for point in points(line)
+    ]
+
+
+def legend(axes: Axes) -> dict[str, str]:
+    """Colour by label."""
+    box = axes.get_legend()
+    labels = [text.get_text() for text in box.get_texts()]
+    return dict(
+        zip(labels, (to_hex(handle.get_color()) for handle in box.legend_handles), strict=True)
+    )
+
+
+# --- Colours -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arm", "color"), [("KUMAR", RED), ("BL", BLUE), ("FC", GREY)])
+def test_the_notes_arms_have_the_notes_colors(arm: str, color: str) -> None:
+    assert figures.arm_color(arm) == color
+    red, green, blue = (round(255 * value) for value in to_rgba(color)[:3])
+    if arm == "KUMAR":
+        assert red > 2 * max(green, blue)
+    elif arm == "BL":
+        assert blue > 1.5 * max(red, green)
+    else:
+        assert red == green == blue
+
+
+def test_other_arms_have_colors_of_their_own() -> None:
+    own = figures.arm_color(OWN_ARM)
+    assert own == figures.arm_color(OWN_ARM)
+    assert len({own, figures.arm_color("FAN-IN"), RED, BLUE, GREY}) == 5
+    assert len({figures.arm_color(f"inits:arm{number}") for number in range(20)}) > 2
+
+
+# --- Dynamics ------------------------------------------------------------------------------------
+
+ERRORS = {
+    ("KUMAR", 0): [0.9, 0.7, 0.5, 0.10, 0.05],
+    ("KUMAR", 1): [0.9, 0.8, 0.6, 0.20, 0.07],
+    ("KUMAR", 2): [0.9, 0.3, 0.1, 0.90, 0.90],  # diverged
+    ("BL", 0): [0.9, 0.9, 0.8, 0.60, 0.30],
+    ("BL", 1): [0.9, 0.9, 0.9, 0.50, 0.10],
+    ("BL", 2): [0.9, 0.9, 0.9, 0.40, 0.10],
+    ("FC", 0): [0.9, 0.5, 0.2, 0.08, 0.02],
+}
+LOST = ("KUMAR", 2)
+
+
+@pytest.fixture
+def curves(make_record: MakeRecord) -> pd.DataFrame:
+    return curves_of(make_record, ERRORS, [LOST])
+
+
+def curves_of(
+    make_record: MakeRecord,
+    errors: dict[tuple[str, int], list[float]],
+    lost: Sequence[tuple[str, int]] = (),
+) -> pd.DataFrame:
+    """Two epochs of 10 steps, evaluated at steps 0, 1, 3, 10 and 20."""
+    return metrics.curves_table(
+        make_record(
+            *run,
+            values,
+            [0, 1, 3, 10, 20],
+            [1.0, *([math.nan] if run in lost else [0.5]) * 4],
+        )
+        for run, values in errors.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arm", "color", "by_epoch", "by_step"),
+    [
+        ("KUMAR", RED, [(1, 15), (2, 6)], [(1, 75), (3, 55), (10, 15)]),
+        ("BL", BLUE, [(1, 50), (2, 50 / 3)], [(1, 90), (3, 260 / 3), (10, 50)]),
+        ("FC", GREY, [(1, 8), (2, 2)], [(1, 50), (3, 20), (10, 8)]),
+    ],
+)
+def test_the_line_is_the_mean_over_the_seeds_that_trained(
+    arm: str, color: str, by_epoch: list[Any], by_step: list[Any], curves: pd.DataFrame
+) -> None:
+    late, early = drawn(figures.dynamics(curves))
+    for axes, expected in ((late, by_epoch), (early, by_step)):
+        (line,) = curves_in(axes, color)
+        np.testing.assert_allclose(points(line), expected)
+    np.testing.assert_allclose(
+        [mean for _, mean in by_epoch],
+        [metrics.errors_at(curves, arm, epoch).mean() for epoch in (1, 2)],
+    )
+
+
+def bands_in(axes: Axes) -> list[tuple[str, dict[float, tuple[float, float]]]]:
+    """Colour of each band, and its lowest and highest ordinate by abscissa."""
+    bands = []
+    for band in axes.collections:
+        assert isinstance(band, PolyCollection)
+        x, y = band.get_paths()[0].vertices.T
+        ends = {
+            float(at): (float(y[x == at].min()), float(y[x == at].max())) for at in np.unique(x)
+        }
+        bands.append((to_hex(band.get_facecolor()[0]), ends))
+    return bands
+
+
+def test_the_band_is_a_standard_deviation_within_the_range_of_the_seeds(
+    curves: pd.DataFrame,
+) -> None:
+    late, early = drawn(figures.dynamics(curves))
+    bands = dict(bands_in(late))
+    assert list(bands) == [RED, BLUE, GREY]
+    # Two seeds lie one standard deviation from their mean; so does the band.
+    assert bands[RED] == {1.0: pytest.approx((10, 20)), 2.0: pytest.approx((5, 7))}
+    deviation = math.sqrt(200 / 3)
+    mean, wide = 50 / 3, math.sqrt(800 / 9)
+    assert bands[BLUE][1.0] == pytest.approx((50 - deviation, 50 + deviation))
+    assert mean - wide < 10  # below the lowest seed, where the band is cut
+    assert bands[BLUE][2.0] == pytest.approx((10, mean + wide))
+    assert bands[GREY] == {1.0: pytest.approx((8, 8)), 2.0: pytest.approx((2, 2))}
+    assert list(dict(bands_in(early))[RED]) == [1.0, 3.0, 10.0]
+
+
+def test_a_seed_that_diverged_is_drawn_dotted_and_counted(curves: pd.DataFrame) -> None:
+    late, early = drawn(figures.dynamics(curves))
+    (by_epoch,), (by_step,) = (curves_in(axes, RED, ":") for axes in (late, early))
+    np.testing.assert_allclose(points(by_epoch), [(1, 90), (2, 90)])
+    np.testing.assert_allclose(points(by_step), [(1, 30), (3, 10), (10, 90)])
+    assert not curves_in(late, BLUE, ":")
+    assert legend(early) == {
+        "KUMAR (3 seeds, 1 diverged)": RED,
+        "BL (3 seeds)": BLUE,
+        "FC (1 seed)": GREY,
+    }
+
+
+def test_the_axes_of_the_dynamics(curves: pd.DataFrame) -> None:
+    late, early = drawn(figures.dynamics(curves))
+    assert (late.get_xscale(), late.get_yscale()) == ("linear", "log")
+    assert (early.get_xscale(), early.get_yscale()) == ("log", "log")
+    assert late.get_ylabel() == "test error (%)"
+    assert (late.get_xlabel(), early.get_xlabel()) == ("epoch", "gradient step")
+    assert early.get_ylim() == late.get_ylim()
+    low, high = late.get_ylim()
+    assert low <= 2
+    assert high >= 90
+    labels = [label.get_text() for label in late.get_yticklabels()]
+    assert labels == ["2", "3", "5", "10", "20", "50", "90"]
+    ticks = [tick for tick in late.get_xticks() if 1 <= tick <= 2]
+    assert ticks == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("errors", "lost", "labels"),
+    [
+        ({("BL", 0): [0.9, 0.8, 0.7, 0.6, 0.5]}, [], ["BL (1 seed)"]),
+        (
+            {("BL", seed): [0.9] * 5 for seed in (0, 1)},
+            [("BL", 0), ("BL", 1)],
+            ["BL (2 seeds, 2 diverged)"],
+        ),
+        ({(OWN_ARM, 0): [0.9, 0.8, 0.7, 0.6, 0.5]}, [], [f"{OWN_ARM} (1 seed)"]),
+        ({("BL", 0): [0.9, 0.8, 0.7, 0.6, 0.0]}, [], ["BL (1 seed)"]),
+    ],
+    ids=["one seed", "all diverged", "an arm of one's own", "no error"],
+)
+def test_unusual_dynamics(
+    errors: Any, lost: Any, labels: list[str], make_record: MakeRecord
+) -> None:
+    late, early = drawn(figures.dynamics(curves_of(make_record, errors, lost)))
+    assert list(legend(early)) == labels
+    arm = next(iter(errors))[0]
+    style = ":" if lost else "-"
+    for axes in (late, early):
+        assert len(curves_in(axes, figures.arm_color(arm), style)) == len(errors)
+
+
+def test_dynamics_without_epochs(make_record: MakeRecord) -> None:
+    curves = metrics.curves_table([make_record("BL", 0, [0.9]), make_record("FC", 0, [0.8])])
+    _, early = drawn(figures.dynamics(curves))
+    assert list(legend(early)) == ["BL (1 seed)", "FC (1 seed)"]
+
+
+# --- Thresholds ----------------------------------------------------------------------------------
+
+STEPS = {
+    10.0: {
+        "FC": {0: 10, 1: 20, 2: 30},
+        "BL": {0: 1000, 1: 4000, 2: math.nan},
+        "KUMAR": {0: 100, 1: 300, 2: 50},
+    },
+    5.0: {
+        "FC": {0: 100, 1: 200, 2: 200},
+        "BL": {0: math.nan, 1: math.nan, 2: math.nan},
+        "KUMAR": {0: 5000, 1: math.nan, 2: math.nan},
+    },
+}
+
+
+def hits_of(steps: dict[float, dict[str, dict[int, float]]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"arm": arm, "seed": seed, "threshold": threshold, "step": step}
+            for threshold, arms in steps.items()
+            for arm, seeds in arms.items()
+            for seed, step in seeds.items()
+        ]
+    )
+
+
+def test_a_dot_a_seed_that_reached_the_threshold() -> None:
+    (axes,) = drawn(figures.time_to_threshold(hits_of(STEPS)))
+    for arm, color in (("FC", GREY), ("BL", BLUE), ("KUMAR", RED)):
+        for position, arms in enumerate(STEPS.values()):
+            expected = sorted(step for step in arms[arm].values() if not math.isnan(step))
+            found = [point for point in dots_in(axes, color) if round(point[0]) == position]
+            assert sorted(y for _, y in found) == expected
+            assert len({x for x, _ in found}) == len(found)  # side by side
+
+
+def test_arms_stand_side_by_side_at_each_threshold() -> None:
+    (axes,) = drawn(figures.time_to_threshold(hits_of(STEPS)))
+    spans = [
+        (min(x), max(x))
+        for x in ([x for x, _ in dots_in(axes, color) if x < 0.5] for color in (GREY, BLUE, RED))
+    ]
+    (_, first), (second, third), (fourth, _) = spans
+    assert first < second <= third < fourth
+    assert spans[0][0] > -0.5
+    assert spans[-1][1] < 0.5
+
+
+def test_a_bar_at_the_median_of_those_that_reached_it() -> None:
+    (axes,) = drawn(figures.time_to_threshold(hits_of(STEPS)))
+    bars = {GREY: [], BLUE: [], RED: []}
+    for collection in axes.collections:
+        assert isinstance(collection, LineCollection)
+        ((left, right),) = collection.get_segments()
+        assert left[1] == right[1]
+        bars[to_hex(collection.get_color()[0])].append((round((left[0] + right[0]) / 2), left[1]))
+    assert bars == {GREY: [(0, 20), (1, 200)], BLUE: [(0, 2500)], RED: [(0, 100), (1, 5000)]}
+
+
+def test_counts_of_seeds_are_in_the_legend() -> None:
+    (axes,) = drawn(figures.time_to_threshold(hits_of(STEPS)))
+    assert legend(axes) == {"FC: 3/3, 3/3": GREY, "BL: 2/3, 0/3": BLUE, "KUMAR: 3/3, 1/3": RED}
+    assert axes.get_legend().get_title().get_text() == "seeds that reached it"
+
+
+def test_the_axes_of_the_thresholds() -> None:
+    (axes,) = drawn(figures.time_to_threshold(hits_of(STEPS)))
+    assert axes.get_yscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10 %", "5 %"]
+    assert axes.get_xlabel() == "test error threshold"
+    assert axes.get_ylabel() == "gradient steps to first hit"
+    low, high = axes.get_ylim()
+    assert low < 10
+    assert high > 5000
+    assert "1,000" in [label.get_text() for label in axes.get_yticklabels()]
+
+
+@pytest.mark.parametrize(
+    ("steps", "labels"),
+    [
+        ({10.0: {"KUMAR": {0: 10}}}, ["KUMAR: 1/1"]),
+        ({10.0: {"BL": {0: math.nan, 1: math.nan}}}, ["BL: 0/2"]),
+        ({4.5: {OWN_ARM: {0: 10}, "BL": {0: math.nan}}}, [f"{OWN_ARM}: 1/1", "BL: 0/1"]),
+        # An arm without runs at one of the thresholds.
+        (
+            {10.0: {"FC": {0: 1}, "BL": {0: 2}}, 5.0: {"FC": {0: 3}}},
+            ["FC: 1/1, 1/1", "BL: 1/1, 0/0"],
+        ),
+    ],
+)
+def test_unusual_thresholds(steps: Any, labels: list[str]) -> None:
+    (axes,) = drawn(figures.time_to_threshold(hits_of(steps)))
+    assert list(legend(axes)) == labels
+
+
+# --- Endpoints -----------------------------------------------------------------------------------
+
+
+def runs_of(best: dict[str, list[float]], lost: dict[str, int] | None = None) -> pd.DataFrame:
+    """Runs by arm with their best errors, the final ones one point above; and diverged ones."""
+    rows = [
+        {"arm": arm, "seed": seed, "best": error, "final": error + 1, "diverged": False}
+        for arm, errors in best.items()
+        for seed, error in enumerate(errors)
+    ]
+    rows += [
+        {"arm": arm, "seed": 10 + seed, "best": 30.0, "final": 90.2, "diverged": True}
+        for arm, number in (lost or {}).items()
+        for seed in range(number)
+    ]
+    return pd.DataFrame(rows)
+
+
+RUNS = {"FC": [2.0, 2.1, 2.2, 2.6, 3.6], "BL": [5.0, 6.0, 10.0, 7.0], "KUMAR": [4.0, 4.2]}
+COLORS = {"FC": GREY, "BL": BLUE, "KUMAR": RED}
+
+
+@pytest.mark.parametrize(("panel", "shift"), [(0, 0.0), (1, 1.0)], ids=["best", "final"])
+def test_boxes_of_the_endpoints(panel: int, shift: float) -> None:
+    axes = drawn(figures.endpoints(runs_of(RUNS, {"BL": 2})))[panel]
+    boxes = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
+    assert len(boxes) == 3
+    for position, (box, (arm, errors)) in enumerate(zip(boxes, RUNS.items(), strict=True), start=1):
+        values = np.array(errors) + shift
+        x, y = box.get_path().vertices.T
+        assert (x.min() + x.max()) / 2 == pytest.approx(position)
+        assert (y.min(), y.max()) == pytest.approx(tuple(np.percentile(values, [25, 75])))
+        assert to_hex(box.get_edgecolor()) == to_hex(box.get_facecolor()) == COLORS[arm]
+        assert box.get_facecolor()[3] < box.get_edgecolor()[3]
+
+
+@pytest.mark.parametrize(("panel", "shift"), [(0, 0.0), (1, 1.0)], ids=["best", "final"])
+def test_means_medians_whiskers_and_dots_of_the_endpoints(panel: int, shift: float) -> None:
+    axes = drawn(figures.endpoints(runs_of(RUNS, {"BL": 2})))[panel]
+    triangles = [line for line in axes.lines if line.get_marker() == "^"]
+    orange = [line for line in axes.lines if to_hex(line.get_color()) == "#e8891c"]
+    means = [point for line in triangles for point in points(line)]
+    expected = [np.mean(errors) + shift for errors in RUNS.values()]
+    np.testing.assert_allclose(means, list(enumerate(expected, start=1)))
+    for triangle in triangles:
+        red, green, blue, _ = to_rgba(triangle.get_markerfacecolor())
+        assert green > 1.5 * max(red, blue)
+    medians = [line.get_ydata().tolist() for line in orange]
+    expected = [np.median(errors) + shift for errors in RUNS.values()]
+    np.testing.assert_allclose(medians, [[median, median] for median in expected])
+    whiskers = [line for line in axes.lines if line.get_marker() not in ("^", "o")]
+    ends = {y for line in whiskers for _, y in points(line)}
+    for arm, errors in RUNS.items():
+        assert {min(errors) + shift, max(errors) + shift} <= ends
+        dots = sorted(y for _, y in dots_in(axes, COLORS[arm]))
+        np.testing.assert_allclose(dots, sorted(np.array(errors) + shift))
+
+
+def test_the_axes_of_the_endpoints() -> None:
+    best, final = drawn(figures.endpoints(runs_of(RUNS, {"BL": 2, "KUMAR": 1})))
+    labels = ["FC", "BL\n(2 diverged)", "KUMAR\n(1 diverged)"]
+    for axes in (best, final):
+        assert [label.get_text() for label in axes.get_xticklabels()] == labels
+        low, high = axes.get_ylim()
+        assert low == 0
+        assert 11.0 < high < 15.0  # all that trained, and not the 90 % of what did not
+    assert (best.get_title(), final.get_title()) == ("best test error", "final test error")
+    assert best.get_ylabel() == "test error (%)"
+
+
+@pytest.mark.parametrize(
+    ("best", "lost", "labels"),
+    [
+        ({"BL": [5.0]}, {}, ["BL"]),
+        ({"FC": [2.0, 3.0]}, {"BL": 3}, ["FC", "BL\n(3 diverged)"]),
+        ({}, {"BL": 1}, ["BL\n(1 diverged)"]),
+        ({OWN_ARM: [5.0, 6.0]}, {}, [OWN_ARM]),
+        ({"BL": [0.0]}, {}, ["BL"]),
+    ],
+)
+def test_unusual_endpoints(best: Any, lost: Any, labels: list[str]) -> None:
+    for axes in drawn(figures.endpoints(runs_of(best, lost))):
+        assert [label.get_text() for label in axes.get_xticklabels()] == labels
+
+
+# --- Components ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ellipses() -> Ellipses:
+    rng = np.random.default_rng(0)
+    axes = np.sort(rng.uniform(0.5, 2.0, size=(4, 3, 2)))[..., ::-1]
+    return Ellipses(rng.normal(size=(4, 3, 2)), axes, rng.uniform(-180, 180, size=(4, 3)))
+
+
+def test_ellipses_are_of_two_standard_deviations(ellipses: Ellipses) -> None:
+    (axes,) = drawn(figures.component_propagation({"BL": ellipses}))
+    patches = [patch for patch in axes.patches if isinstance(patch, Ellipse)]
+    assert len(patches) == 12
+    for index, patch in enumerate(patches):
+        k, time = divmod(index, 4)
+        np.testing.assert_allclose(patch.get_center(), ellipses.centers[time, k])
+        size = (patch.get_width(), patch.get_height())
+        np.testing.assert_allclose(size, 4 * ellipses.axes[time, k])  # full axes
+        assert patch.get_angle() == pytest.approx(ellipses.angles[time, k])
+        assert not patch.get_fill()
+
+
+def test_opacity_grows_with_epochs_and_components_keep_their_color(ellipses: Ellipses) -> None:
+    (axes,) = drawn(figures.component_propagation({"BL": ellipses}))
+    by_component = np.array_split(np.array(axes.patches), 3)
+    colors = []
+    for patches in by_component:
+        opacity = [patch.get_alpha() for patch in patches]
+        assert (np.diff(opacity) > 0).all()
+        assert 0 < opacity[0] < 0.3
+        assert opacity[-1] == 1.0
+        (color,) = {to_hex(patch.get_edgecolor()) for patch in patches}
+        colors.append(color)
+    assert len(set(colors)) == 3
+
+
+def test_paths_of_the_means(ellipses: Ellipses) -> None:
+    (axes,) = drawn(figures.component_propagation({"BL": ellipses}))
+    for k in range(3):
+        path, start, end = axes.lines[3 * k : 3 * k + 3]
+        np.testing.assert_allclose(points(path), ellipses.centers[:, k])
+        np.testing.assert_allclose(points(start), ellipses.centers[:1, k])
+        np.testing.assert_allclose(points(end), ellipses.centers[-1:, k])
+        assert to_hex(start.get_markerfacecolor()) == "#ffffff"  # hollow
+        assert to_hex(end.get_markerfacecolor()) == to_hex(path.get_color())
+
+
+def test_panels_of_components(ellipses: Ellipses) -> None:
+    figure = figures.component_propagation({"BL": ellipses, "KUMAR": ellipses})
+    left, right = drawn(figure)
+    assert (left.get_title(), right.get_title()) == ("BL", "KUMAR")
+    assert left.get_position().x1 <= right.get_position().x0
+    for axes in (left, right):
+        assert axes.get_aspect() == 1.0
+        assert axes.get_xlabel() == "PC 1 of the final mixture"
+        assert axes.get_ylabel() == "PC 2"
+        box = axes.dataLim
+        for patch in axes.patches:
+            assert box.x0 <= patch.get_center()[0] <= box.x1
+        (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+        edges = np.concatenate([patch.get_verts() for patch in axes.patches])
+        lower, upper = axes.transData.inverted().transform([edges.min(0), edges.max(0)])
+        assert (x0, y0) <= tuple(lower)
+        assert lower[1] >= y0
+        assert upper[0] <= x1
+        assert upper[1] <= y1
+
+
+@pytest.mark.parametrize(("times", "components"), [(1, 1), (2, 10)])
+def test_unusual_components(times: int, components: int) -> None:
+    shape = (times, components)
+    ellipses = Ellipses(np.zeros((*shape, 2)), np.ones((*shape, 2)), np.zeros(shape))
+    (axes,) = drawn(figures.component_propagation({OWN_ARM: ellipses}))
+    assert len(axes.patches) == times * components
+
+
+def test_displacement() -> None:
+    moved = {
+        "BL": {"absolute": [0, 1, 2], "relative": [0, 0.1, 0.2], "gates": [0, 0.5, 0.4]},
+        "KUMAR": {"absolute": [0, 3, 5], "relative": [0, 0.6, 1.0], "gates": [0, 0.3, 0.4]},
+    }
+    absolute, relative, gates = drawn(figures.displacement(moved))
+    panels = {"absolute": absolute, "relative": relative, "gates": gates}
+    for kind, axes in panels.items():
+        for arm, distances in moved.items():
+            (line,) = curves_in(axes, COLORS[arm])
+            np.testing.assert_allclose(points(line), list(enumerate(distances[kind])))
+        assert axes.get_xlabel() == "epoch"
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] >= max(moved["KUMAR"][kind])
+    assert legend(absolute) == {"BL": BLUE, "KUMAR": RED}
+    assert "size" in relative.get_title()
+
+
+# --- Initialization ------------------------------------------------------------------------------
+
+
+def inits_of(stds: dict[str, list[list[float]]]) -> pd.DataFrame:
+    """By arm, a list a seed of output scales by layer."""
+    return pd.DataFrame(
+        [
+            {"arm": arm, "seed": seed, "layer": layer, "std_before": 77.0, "std_after": std}
+            for arm, seeds in stds.items()
+            for seed, layers in enumerate(seeds)
+            for layer, std in enumerate(layers, start=1)
+        ]
+    )
+
+
+def test_initial_scale() -> None:
+    stds = {"FC": [[1.0, 0.3]], "BL": [[10, 400], [12, 500]], "KUMAR": [[0.4, 0.4], [0.4, 0.4]]}
+    (axes,) = drawn(figures.initial_scale(inits_of(stds), 0.4))
+    for arm, seeds in stds.items():
+        for layer in (1, 2):
+            dots = [point for point in dots_in(axes, COLORS[arm]) if round(point[0]) == layer]
+            assert [y for _, y in dots] == [layers[layer - 1] for layers in seeds]
+            assert len({x for x, _ in dots}) == len(seeds)
+    assert legend(axes) == {"FC": GREY, "BL": BLUE, "KUMAR": RED}
+    (target,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert set(target.get_ydata()) == {0.4}
+    assert [text.get_text() for text in axes.texts] == ["target 0.4"]
+    assert axes.get_yscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["layer 1", "layer 2"]
+    assert axes.get_ylabel() == "std of the layer's outputs"
+
+
+def test_initial_scale_of_stacks_that_differ_in_depth() -> None:
+    table = inits_of({OWN_ARM: [[1.0, 2.0, 3.0]], "BL": [[5.0]]})
+    (axes,) = drawn(figures.initial_scale(table, 0.5))
+    assert [y for _, y in dots_in(axes, figures.arm_color(OWN_ARM))] == [1.0, 2.0, 3.0]
+    assert [y for _, y in dots_in(axes, BLUE)] == [5.0]
+    assert list(legend(axes)) == [OWN_ARM, "BL"]
+
+
+def test_logit_histograms() -> None:
+    generator = torch.Generator().manual_seed(0)
+    narrow = torch.randn(100, 10, generator=generator) * 0.5
+    logits = {"KUMAR": narrow.requires_grad_(), "BL": torch.tensor([[-300.0, 200.0], [0.0, 100.0]])}
+    panels = drawn(figures.logit_histograms(logits))
+    for axes, (arm, values) in zip(panels, logits.items(), strict=True):
+        flat = values.detach().flatten().numpy()
+        assert axes.get_title() == f"{arm}: std {flat.std():.3g}"
+        assert axes.get_xlabel() == "logit"
+        heights = [bar.get_height() for bar in axes.patches]
+        assert sum(heights) == flat.size  # nothing lies outside
+        edges = [axes.patches[0].get_x(), *(bar.get_x() + bar.get_width() for bar in axes.patches)]
+        np.testing.assert_array_equal(heights, np.histogram(flat, np.array(edges))[0])
+        assert {to_hex(bar.get_facecolor()) for bar in axes.patches} == {COLORS[arm]}
+        assert axes.get_xlim() == pytest.approx((-edges[-1], edges[-1]))
+
+
+# --- The closed form -----------------------------------------------------------------------------
+
+
+def test_smoothed_relu() -> None:
+    left, right = drawn(figures.smoothed_relu([0.25, 1.0]))
+    assert (left.get_title(), right.get_title()) == ("F = E[relu(s)]", "G = P(s > 0)")
+    assert (left.get_xlabel(), right.get_xlabel()) == ("m", "m")
+    assert list(legend(left)) == ["t = 0.25", "t = 1"]
+    assert len(set(legend(left).values())) == 2
+    for index, t in enumerate((0.25, 1.0)):
+        for axes, moment in ((left, 0), (right, 1)):
+            m, found = (torch.from_numpy(values) for values in axes.lines[index].get_data())
+            expected = relu_moments(m, torch.full_like(m, t))[moment]
+            torch.testing.assert_close(found, expected)
+            assert (m.min(), m.max()) == (-4, 4)
+
+
+def test_error_against() -> None:
+    x, errors = [1, 10, 100], [[1.0, 3.0, 2.0], [0.5, 0.25, 0.75], [0.1, 0.2, 0.3]]
+    figure = figures.error_against(x, errors, "samples", "error", slope=-0.5)
+    (axes,) = drawn(figure)
+    dots, median, guide = axes.lines
+    assert sorted(points(dots)) == sorted(
+        (at, error) for at, row in zip(x, errors, strict=True) for error in row
+    )
+    assert points(median) == [(1, 2.0), (10, 0.5), (100, 0.2)]
+    np.testing.assert_allclose(points(guide), [(1, 2.0), (10, 2 / 10**0.5), (100, 0.2)])
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("samples", "error")
+    assert list(legend(axes)) == ["median", "slope -0.5"]
+
+
+def test_error_against_without_a_guide() -> None:
+    (axes,) = drawn(figures.error_against([1, 2], [[1.0], [0.5]], "x", "y"))
+    assert len(axes.lines) == 2
+    assert list(legend(axes)) == ["median"]
