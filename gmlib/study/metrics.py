@@ -211,19 +211,21 @@ def first_hits(
 def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL") -> pd.DataFrame:
     """Seeds that reached each threshold, their first-hit steps, and the speed-up by pairs.
 
-    The speed-up is the ratio of the steps of `slower` and `faster`, seed by seed, over the seeds
-    of which both reached the threshold; its median and range are given.
+    Steps are given as median and range. The speed-up is the ratio of the steps of `slower` and
+    `faster`, seed by seed, over the seeds of which both reached the threshold; its median and
+    range are given.
     """
     rows = []
     for threshold, group in hits.groupby("threshold", sort=False):
         row = {"threshold": f"{threshold:g} %"}
         for arm, runs in group.groupby("arm", sort=False):
             steps = runs.step.dropna()
-            row[f"{arm} seeds"] = f"{len(steps)} of {len(runs)}"
-            row[f"{arm} steps"] = _range(steps, "{:,.0f}")
+            row[str(arm)] = f"{len(steps)} of {len(runs)}"
+            if len(steps):
+                row[str(arm)] += f": {_range(steps, '{:,.0f}')}"
         if {faster, slower} <= set(group.arm):
             pairs = group.pivot(index="seed", columns="arm", values="step")
-            row[f"speed-up {faster} over {slower}"] = _range(
+            row[f"{faster} over {slower}"] = _range(
                 (pairs[slower] / pairs[faster]).dropna(), "{:,.1f}x"
             )
         rows.append(row)
