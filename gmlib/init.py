@@ -188,7 +188,7 @@ def kumar_(
     _check_positive("target_std", target_std)
     with _restored_on_error(module, generator):
         fan_in_(module, generator=generator)
-        return calibrate_(module, data, target_std)
+        return _measure(module, data, target_std)
 
 
 def scale_report(

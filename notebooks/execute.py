@@ -31,9 +31,8 @@ def execute(path: Path) -> None:
                 for output in cell.outputs
                 if output.get("name") != "stderr"
             ]
-    notebook.metadata.language_info = {
-        "name": "python"
-    }  # the version is that of the day
+    # Without the version, which is that of the day.
+    notebook.metadata.language_info = {"name": "python"}
     nbformat.write(notebook, path)
     if path.stem == "dynamics":
         README_FIGURE.write_bytes(first_image(notebook))

@@ -45,7 +45,7 @@ def monte_carlo_errors(
         Root mean square error divided by the root mean square output, over 256 test images; shape
         ``(len(samples), repetitions)``.
     """
-    x, parameters = _first_layer(config)
+    x, parameters = _first_layer(config, data.load(config.dataset, config.standardize))
     exact = gm_layer(x, *parameters)
     generator = torch.Generator().manual_seed(config.seed)
     return np.array(
@@ -74,8 +74,9 @@ def point_mass_errors(
         Relative root mean square differences, shape ``(len(factors), repetitions)``.
     """
     columns = []
+    dataset = data.load(config.dataset, config.standardize)
     for seed in range(config.seed, config.seed + repetitions):
-        x, parameters = _first_layer(replace(config, seed=seed))
+        x, parameters = _first_layer(replace(config, seed=seed), dataset)
         x, mu, sigma, U, v = (tensor.double() for tensor in (x, *parameters))
         readout = torch.einsum("kcd,kd->kc", U, mu) + v
         points = torch.relu(x @ mu.T) @ readout / len(mu)
@@ -104,13 +105,13 @@ def calibration_invariance(seeds: Sequence[int], **settings: Any) -> pd.DataFram
         other (largest deviation relative to the largest logit), and the predictions that agree.
     """
     rows = []
+    shared = RunConfig("KUMAR", 0, epochs=0, **settings)
+    dataset = data.load(shared.dataset, shared.standardize)
     for seed in seeds:
-        logits = []
-        for arm in ("FAN-IN", "KUMAR"):
-            config = RunConfig(arm, seed, epochs=0, **settings)
-            dataset = data.load(config.dataset, config.standardize)
-            logits.append(build_network(config, dataset)[0](dataset.x_test))
-        plain, calibrated = logits
+        plain, calibrated = (
+            build_network(replace(shared, arm=arm, seed=seed), dataset)[0](dataset.x_test)
+            for arm in ("FAN-IN", "KUMAR")
+        )
         ratio = (plain * calibrated).sum() / plain.square().sum()
         deviation = (calibrated - ratio * plain).abs().max() / calibrated.abs().max()
         same = (plain.argmax(1) == calibrated.argmax(1)).double().mean()
@@ -128,8 +129,11 @@ def calibration_invariance(seeds: Sequence[int], **settings: Any) -> pd.DataFram
 def first_step_table(configs: Sequence[RunConfig]) -> pd.DataFrame:
     """Relative size of the first SGD step, by parameter and arm: the median over seeds."""
     rows = []
+    names = {(config.dataset, config.standardize) for config in configs}
+    datasets = {name: data.load(*name) for name in names}
     for config in configs:
-        for name, size in first_step(config).items():
+        dataset = datasets[config.dataset, config.standardize]
+        for name, size in first_step(config, dataset).items():
             layer, _, parameter = name.partition(".")
             label = f"{parameter}, layer {int(layer) + 1}"
             rows.append({"parameter": label, "arm": config.arm, "step": size})
@@ -140,9 +144,10 @@ def first_step_table(configs: Sequence[RunConfig]) -> pd.DataFrame:
     return percent.rename_axis(index=None, columns="parameter")
 
 
-def _first_layer(config: RunConfig) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _first_layer(
+    config: RunConfig, dataset: data.Dataset
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Test images and the parameters of the first layer."""
-    dataset = data.load(config.dataset, config.standardize)
     network, _ = build_network(config, dataset)
     layer = next(iter(network.children()))
     if not isinstance(layer, GaussianMixtureLayer):

@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any
 
-__all__ = ["ARMS", "DATASETS", "RunConfig", "run_configs"]
+__all__ = ["ARMS", "DATASETS", "STANDARDIZATIONS", "RunConfig", "run_configs"]
 
 DATASETS = ("mnist", "fashion-mnist")
 """Data sets by name. ``"package.module:function"`` names one of your own; see `study.data`."""
+
+STANDARDIZATIONS = ("image", "dataset")
+"""Whether inputs are standardized one by one or by the training set; see `study.data`."""
 
 ARMS: Mapping[str, tuple[str, ...]] = {
     "FC": (),
@@ -80,7 +83,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         self._check_choice("arm", tuple(ARMS), own=True)
         self._check_choice("dataset", DATASETS, own=True)
-        self._check_choice("standardize", ("image", "dataset"), own=False)
+        self._check_choice("standardize", STANDARDIZATIONS, own=False)
         widths = self.widths
         if not isinstance(widths, (tuple, list)) or not widths:
             raise ValueError(f"widths must be a non-empty sequence of layer sizes, got {widths!r}")

@@ -42,9 +42,10 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from gmlib.study.config import STANDARDIZATIONS
+
 __all__ = [
     "DATASETS",
-    "STANDARDIZATIONS",
     "DataError",
     "Dataset",
     "data_root",
@@ -57,8 +58,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-
-STANDARDIZATIONS = ("image", "dataset")
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"

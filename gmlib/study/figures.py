@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from gmlib.functional import relu_moments
+from gmlib.study.metrics import at_epoch_ends
 from gmlib.study.propagation import Ellipses
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "endpoints",
     "error_against",
     "initial_scale",
-    "logit_histograms",
     "smoothed_relu",
     "time_to_threshold",
 ]
@@ -82,14 +81,11 @@ def dynamics(curves: pd.DataFrame) -> Figure:
             label = f"{arm} ({seeds} seed{'s' if seeds > 1 else ''}" + (
                 f", {failures} diverged)" if failures else ")"
             )
-            ends = trained[np.isclose(trained.epoch, trained.epoch.round()) & (trained.epoch > 0)]
-            start = trained[(trained.epoch > 0) & (trained.epoch < 1 + 1e-9)]
-            _band(late, ends, "epoch", arm)
-            _band(early, start, "step", arm)
+            _band(late, at_epoch_ends(trained), "epoch", arm)
+            _band(early, _first_epoch(trained), "step", arm)
             late.plot([], [], ":" if trained.empty else "-", color=arm_color(arm), label=label)
             for _, run in lost.groupby("seed"):
-                ends = run[np.isclose(run.epoch, run.epoch.round()) & (run.epoch > 0)]
-                start = run[(run.epoch > 0) & (run.epoch < 1 + 1e-9)]
+                ends, start = at_epoch_ends(run), _first_epoch(run)
                 late.plot(ends.epoch, ends.test_error, ":", color=arm_color(arm), lw=1)
                 early.plot(start.step, start.test_error, ":", color=arm_color(arm), lw=1)
         late.set(yscale="log", xlabel="epoch", ylabel="test error (%)", title="by epoch")
@@ -282,24 +278,6 @@ def initial_scale(table: pd.DataFrame, target_std: float) -> Figure:
     return figure
 
 
-def logit_histograms(logits: Mapping[str, Tensor]) -> Figure:
-    """Distribution of the initial logits, a panel an arm, each on its own scale.
-
-    Args:
-        logits: Logits by arm, any shape.
-    """
-    with mpl.style.context(_STYLE, after_reset=True):
-        figure, axes = _figure(1, len(logits), 3.1 * len(logits), 2.9, sharey=True)
-        for axis, (arm, values) in zip(axes, logits.items(), strict=True):
-            flat = values.detach().flatten().numpy()
-            limit = 1.02 * np.abs(flat).max()
-            axis.hist(flat, bins=60, range=(-limit, limit), density=False, color=arm_color(arm))
-            axis.set(title=f"{arm}: std {flat.std():.3g}", xlabel="logit", xlim=(-limit, limit))
-            axis.set_yticks([])
-            axis.spines["left"].set_visible(False)
-    return figure
-
-
 def smoothed_relu(deviations: Sequence[float]) -> Figure:
     """F(m, t) and G(m, t) against the mean m of the pre-activation, a line a deviation t."""
     m = torch.linspace(-4, 4, 801, dtype=torch.float64)
@@ -350,6 +328,11 @@ def _figure(rows: int, columns: int, width: float, height: float, **kwargs: Any)
     )
     plt.close(figure)
     return figure, list(axes.flat)
+
+
+def _first_epoch(curves: pd.DataFrame) -> pd.DataFrame:
+    """The evaluations within the first epoch and at its end."""
+    return curves[(curves.epoch > 0) & (curves.epoch < 1 + 1e-9)]
 
 
 def _band(axes: Axes, runs: pd.DataFrame, x: str, arm: str) -> None:

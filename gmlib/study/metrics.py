@@ -19,6 +19,7 @@ from gmlib.study.training import RunRecord
 
 __all__ = [
     "Claim",
+    "at_epoch_ends",
     "bootstrap_interval",
     "compare_with_note",
     "curves_table",
@@ -32,6 +33,7 @@ __all__ = [
     "runs_table",
     "threshold_table",
     "trained",
+    "trained_pairs",
 ]
 
 
@@ -62,6 +64,11 @@ def curves_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     )
 
 
+def at_epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `curves_table` at the ends of epochs."""
+    return curves[(curves.step > 0) & np.isclose(curves.epoch, curves.epoch.round())]
+
+
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run: arm, seed, first_epoch, best and final test error (%), diverged.
 
@@ -71,7 +78,7 @@ def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     rows = []
     for record in records:
         curve = curves_table([record])
-        ends = _epoch_ends(curve)
+        ends = at_epoch_ends(curve)
         errors = ends.test_error.to_numpy() if len(ends) else curve.test_error.to_numpy()
         rows.append(
             {
@@ -192,7 +199,7 @@ def first_hits(
     for record in records:
         curve = curves_table([record])
         if epoch_ends:
-            curve = _epoch_ends(curve)
+            curve = at_epoch_ends(curve)
         for threshold in thresholds:
             # The errors are multiples of 1/N; the slack is for their rounding alone.
             hits = curve.step[curve.test_error <= threshold + 1e-9]
@@ -232,6 +239,18 @@ def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL
     return labelled(_table(rows), "threshold")
 
 
+def trained_pairs(runs: pd.DataFrame, arm: str, other: str) -> tuple[pd.DataFrame, int]:
+    """Seeds of which both arms trained, and how many pairs were lost to divergence.
+
+    The columns of `runs_table` are those of `arm`; those of `other` end in ``_other``.
+    """
+    pairs = runs[runs.arm == arm].merge(
+        runs[runs.arm == other], on="seed", suffixes=("", "_other"), validate="one_to_one"
+    )
+    both = pairs[~(pairs.diverged | pairs.diverged_other)]
+    return both, len(pairs) - len(both)
+
+
 def paired_differences(
     runs: pd.DataFrame, columns: Sequence[str], arm: str = "KUMAR", other: str = "BL"
 ) -> pd.DataFrame:
@@ -242,20 +261,17 @@ def paired_differences(
         the two-sided p-value of the sign test, the mean difference in percentage points, and its
         95 % intervals by the bootstrap over pairs and by Student's t.
     """
-    pairs = runs[runs.arm == arm].merge(
-        runs[runs.arm == other], on="seed", suffixes=("", "_other"), validate="one_to_one"
-    )
-    trained = pairs[~(pairs.diverged | pairs.diverged_other)]
+    pairs, num_lost = trained_pairs(runs, arm, other)
     rows = []
     for column in columns:
-        difference = trained[column] - trained[f"{column}_other"]
+        difference = pairs[column] - pairs[f"{column}_other"]
         low, high = bootstrap_interval(difference)
         wins = int((difference < 0).sum())
         rows.append(
             {
                 "test error": column,
                 "pairs": len(difference),
-                "lost to divergence": len(pairs) - len(trained),
+                "lost to divergence": num_lost,
                 f"{arm} lower": f"{wins} of {len(difference)}",
                 "sign test p": f"{_sign_test(difference):.2g}",
                 "mean difference": f"{difference.mean():.2f}",
@@ -333,11 +349,7 @@ class Claim:
         low, high = self.note
         values = np.asarray(self.ours, dtype=float)
         values = values[np.isfinite(values)]
-        stated = (
-            self._with_unit(low)
-            if low == high
-            else f"{low:,.{self.digits}f} to {self._with_unit(high)}"
-        )
+        stated = self._with_unit(low) if low == high else self._span(low, high) + self.unit
         if not len(values):
             return self._row(stated, "not measured", "cannot be judged")
         mean = values.mean()
@@ -373,11 +385,6 @@ def compare_with_note(claims: Iterable[Claim]) -> pd.DataFrame:
     """The note's statements beside ours; ours as mean (lowest to highest) over seeds."""
     table = labelled(_table(claim.row() for claim in claims), "quantity")
     return table.replace(" %", "\N{NO-BREAK SPACE}%", regex=True)
-
-
-def _epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `curves_table` at the ends of epochs."""
-    return curves[(curves.step > 0) & np.isclose(curves.epoch, curves.epoch.round())]
 
 
 def _table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 
 from gmlib.study.metrics import (
     Claim,
+    at_epoch_ends,
     compare_with_note,
     curves_table,
     errors_at,
     first_hits,
     runs_table,
     trained,
+    trained_pairs,
 )
 from gmlib.study.propagation import propagate
 from gmlib.study.training import RunRecord
 
 __all__ = ["dynamics", "endpoints", "headlines", "propagation", "thresholds"]
-
 
 Comparison = pd.DataFrame | str
 """A table of the note's statements beside ours, or a sentence where there is nothing to compare."""
@@ -240,17 +241,13 @@ def _below(values: NDArray[np.float64], others: NDArray[np.float64]) -> bool | N
 
 
 def _wins(runs: pd.DataFrame, column: str) -> bool | None:
-    table = runs[~runs.diverged].pivot(index="seed", columns="arm", values=column)
-    if not {"BL", "KUMAR"} <= set(table.columns):
-        return None
-    difference = (table["KUMAR"] - table["BL"]).dropna()
-    return bool((difference < 0).all()) if len(difference) else None
+    pairs, _ = trained_pairs(runs, "KUMAR", "BL")
+    return bool((pairs[column] < pairs[f"{column}_other"]).all()) if len(pairs) else None
 
 
 def _always_lowest(curves: pd.DataFrame, arm: str) -> bool | None:
     """Whether the arm's mean error is the lowest at the end of every epoch."""
-    ends = curves[~curves.diverged & (curves.epoch > 0.5)]
-    ends = ends[np.isclose(ends.epoch, ends.epoch.round())]
+    ends = at_epoch_ends(curves[~curves.diverged])
     means = ends.pivot_table(index="epoch", columns="arm", values="test_error")
     others = [other for other in means.columns if other != arm]
     if arm not in means or not others:

@@ -89,13 +89,12 @@ def mean_displacement(record: RunRecord, images: Tensor) -> Mapping[str, Array]:
     mu, sigma = _mixture(record)
     distance = np.linalg.norm(mu - mu[0], axis=-1)
     size = np.linalg.norm(sigma, axis=-1)
+    gates = _gates(mu, sigma, images)
     return {
         "absolute": distance.mean(axis=1),
         "relative": (distance / size[0]).mean(axis=1),
         "spread": size.mean(axis=1),
-        "gates": np.abs(_gates(mu, sigma, images) - _gates(mu[:1], sigma[:1], images)).mean(
-            axis=(1, 2)
-        ),
+        "gates": np.abs(gates - gates[0]).mean(axis=(1, 2)),
     }
 
 

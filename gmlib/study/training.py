@@ -153,14 +153,13 @@ def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, 
     return network, scale_report(network, inputs)
 
 
-def first_step(config: RunConfig) -> dict[str, float]:
+def first_step(config: RunConfig, dataset: data.Dataset) -> dict[str, float]:
     """Relative size of the first gradient step, by parameter.
 
     Returns:
         For each named parameter, the norm of its first update divided by its own norm (infinite
         for a parameter that starts at zero), on the batch that training would begin with.
     """
-    dataset = data.load(config.dataset, config.standardize)
     with _reproducible_arithmetic():
         network, _ = build_network(config, dataset)
         order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "order"))

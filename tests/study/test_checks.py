@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
-from gmlib.study import checks
-from gmlib.study.training import build_network, first_step
+from gmlib.study import checks, data
+from gmlib.study.training import build_network
 
 
 @pytest.fixture
@@ -47,16 +46,6 @@ def test_calibration_multiplies_the_function_by_a_constant(tiny):
     assert all(float(ratio) > 0.1 for ratio in table["logits multiplied by"])
 
 
-def test_first_step_is_that_of_training(tiny):
-    config = tiny(epochs=1, batch_size=96, snapshots=True)  # one step
-    from gmlib.study.training import train
-
-    snapshots = train(config).snapshots
-    for name, size in first_step(config).items():
-        start, end = map(torch.from_numpy, snapshots[name])
-        assert size == pytest.approx(((end - start).norm() / start.norm()).item(), rel=1e-3)
-
-
 def test_first_step_table_has_an_arm_a_column(tiny):
     table = checks.first_step_table([tiny("BL", 0), tiny("BL", 1), tiny("KUMAR", 0)])
     assert list(table.columns) == ["BL", "KUMAR"]
@@ -70,12 +59,7 @@ def test_the_dense_reference_has_no_gm_layer(tiny):
 
 
 def test_small_data_sets_calibrate_on_all_they_have(tiny):
-    _, report = build_network(*_with_data(tiny("KUMAR", calibration_size=5000)))
+    config = tiny("KUMAR", calibration_size=5000)
+    _, report = build_network(config, data.load(config.dataset, config.standardize))
     assert report[-1].std_after == pytest.approx(0.5, rel=1e-5)
     assert math.isfinite(report[0].std_before)
-
-
-def _with_data(config):
-    from gmlib.study import data
-
-    return config, data.load(config.dataset, config.standardize)

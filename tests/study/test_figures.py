@@ -564,23 +564,6 @@ def test_initial_scale_of_stacks_that_differ_in_depth() -> None:
     assert list(legend(axes)) == [OWN_ARM, "BL"]
 
 
-def test_logit_histograms() -> None:
-    generator = torch.Generator().manual_seed(0)
-    narrow = torch.randn(100, 10, generator=generator) * 0.5
-    logits = {"KUMAR": narrow.requires_grad_(), "BL": torch.tensor([[-300.0, 200.0], [0.0, 100.0]])}
-    panels = drawn(figures.logit_histograms(logits))
-    for axes, (arm, values) in zip(panels, logits.items(), strict=True):
-        flat = values.detach().flatten().numpy()
-        assert axes.get_title() == f"{arm}: std {flat.std():.3g}"
-        assert axes.get_xlabel() == "logit"
-        heights = [bar.get_height() for bar in axes.patches]
-        assert sum(heights) == flat.size  # nothing lies outside
-        edges = [axes.patches[0].get_x(), *(bar.get_x() + bar.get_width() for bar in axes.patches)]
-        np.testing.assert_array_equal(heights, np.histogram(flat, np.array(edges))[0])
-        assert {to_hex(bar.get_facecolor()) for bar in axes.patches} == {COLORS[arm]}
-        assert axes.get_xlim() == pytest.approx((-edges[-1], edges[-1]))
-
-
 # --- The closed form -----------------------------------------------------------------------------
 
 

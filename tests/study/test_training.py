@@ -383,9 +383,11 @@ def test_sigma_has_a_learning_rate_of_its_own(
         assert moved == (name.split(".")[1] in moving), name
 
 
-def test_the_first_step_is_measured_where_training_begins(tiny: Configure) -> None:
+def test_the_first_step_is_measured_where_training_begins(
+    tiny: Configure, blobs: data.Dataset
+) -> None:
     config = tiny("KUMAR", batch_size=96, snapshots=True)
-    sizes = training.first_step(config)
+    sizes = training.first_step(config, blobs)
     snapshots = train(config).snapshots
     assert list(sizes) == list(snapshots)
     for name, (before, after) in snapshots.items():
@@ -393,8 +395,10 @@ def test_the_first_step_is_measured_where_training_begins(tiny: Configure) -> No
         assert sizes[name] == pytest.approx(expected, rel=1e-3), name
 
 
-def test_the_first_step_of_a_parameter_that_starts_at_zero(tiny: Configure) -> None:
-    sizes = training.first_step(tiny("FC"))
+def test_the_first_step_of_a_parameter_that_starts_at_zero(
+    tiny: Configure, blobs: data.Dataset
+) -> None:
+    sizes = training.first_step(tiny("FC"), blobs)
     assert not math.isfinite(sizes["0.bias"])
     assert math.isfinite(sizes["0.weight"])
 
