@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = ["gm_layer", "gm_layer_monte_carlo", "relu_moments"]
 
@@ -32,6 +34,10 @@ _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 # exp(-z^2 / 2) is zero far inside this bound in every supported dtype; clipping z to it keeps
 # z * exp(-z^2 / 2) from becoming inf * 0.
 _Z_MAX = 200.0
+# Entries of the largest intermediate result, Y: a large batch goes through in blocks of so many.
+_BLOCK = 2**20
+# Entries of a component's readout up to which all components fit a core's cache at once.
+_SMALL = 2**14
 
 
 def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +73,8 @@ def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     if m.dtype != t.dtype:
         raise TypeError(f"m and t must share a dtype, got {m.dtype} and {t.dtype}")
     _check_dtype("m", m)
-    F, G = _ReLUMoments.apply(*torch.broadcast_tensors(m, t))
+    function = _ReLUMoments if torch.compiler.is_compiling() else _DualReLUMoments
+    F, G = function.apply(*torch.broadcast_tensors(m, t))
     return F, G
 
 
@@ -101,9 +108,18 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         >>> gm_layer(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
         torch.Size([5, 4])
     """
+    if _autocasts(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return gm_layer(*map(_at_least_float32, (x, mu, sigma, U, v)))
     _check_layer(x, mu, sigma, U, v)
-    out: Tensor = _GMLayer.apply(x.reshape(-1, x.shape[-1]), mu, sigma, U, v)[0]
-    return out.view(*x.shape[:-1], U.shape[1])
+    rows = x.reshape(-1, x.shape[-1])
+    if torch.compiler.is_compiling():  # it would fix the number of blocks
+        out = _GMLayer.apply(rows, mu, sigma, U, v)[0]
+    else:
+        blocks = rows.split(max(1, _BLOCK // v.numel()))
+        outs = [_DualGMLayer.apply(block, mu, sigma, U, v)[0] for block in blocks]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+    return out.view(*x.shape[:-1], U.shape[1])  # type: ignore[no-any-return]
 
 
 def gm_layer_monte_carlo(
@@ -143,28 +159,35 @@ def gm_layer_monte_carlo(
 
 
 class _ReLUMoments(torch.autograd.Function):
-    """`relu_moments` with exact gradients, differentiable any number of times."""
+    """`relu_moments` with exact gradients, differentiable any number of times and either way."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         z, _, phi = _standardized(m, t)
-        a = z.abs()
-        mills = _SQRT_HALF_PI * torch.special.erfcx(a * _SQRT_HALF)
-        F = m.clamp_min(0.0) + t * phi * (1.0 - a * mills)
-        # 0.5 erfc(-z / sqrt 2), not 0.5 (1 + erf) or ndtr: those lose the lower tail.
-        return F, 0.5 * torch.erfc(z * -_SQRT_HALF)
+        return _rectified(m, t, z, phi)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         dF, dG = grads
-        z, inv_t, phi = _standardized(*ctx.saved_tensors)
-        G = 0.5 * torch.erfc(z * -_SQRT_HALF)
-        dG_dm = phi * inv_t
-        return dF * G + dG * dG_dm, dF * phi - dG * (z * dG_dm)
+        z, inv_t, phi, _, G = _moments(*ctx.saved_tensors)
+        return _moment_gradients(dF, dG, z, inv_t, phi, G)
+
+
+class _DualReLUMoments(_ReLUMoments):
+    """With forward mode, which `torch.compile` refuses to trace."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, Tensor]:
+        z, inv_t, phi, _, G = _moments(*ctx.saved_tensors)
+        dm, dt = tangents
+        return G * dm + phi * dt, phi * inv_t * (dm - z * dt)
 
 
 class _GMLayer(torch.autograd.Function):
@@ -175,70 +198,107 @@ class _GMLayer(torch.autograd.Function):
     the inputs: one formula serves every order of differentiation.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        m, t, F, G, Y, w = _parts(x, mu, sigma, U, v)
-        out = torch.addmm((Y * G.unsqueeze(1)).sum(0).T, F.T, w).div(mu.shape[0])
-        return out, m, t, F, G, Y, w
+        parts = _parts(x, mu, sigma, U, v)
+        return _mixed(*parts[-4:]), *parts
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output[1:])
+        ctx.save_for_forward(*inputs, *output[1:])  # vmap wants the same in both
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad = grads[0]
         if grad is None:
             return (None,) * 5
-        x, mu, sigma, U, v, *parts = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            parts = _parts(x, mu, sigma, U, v)
-        return _gradients(grad, x, mu, sigma, U, parts, ctx.needs_input_grad)
+        inputs, parts = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        # A compiled backward would meet the autocasting that the forward had turned off.
+        with (
+            torch.autocast(grad.device.type, enabled=False)
+            if (torch.compiler.is_compiling() or _autocasts(grad))
+            else nullcontext()
+        ):
+            return _gradients(grad, inputs, parts, ctx.needs_input_grad)
+
+
+class _DualGMLayer(_GMLayer):
+    """With forward mode, which `torch.compile` refuses to trace."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors[:5]
+        tangent = _tangent(
+            inputs,
+            [
+                torch.zeros_like(x) if dx is None else dx
+                for x, dx in zip(inputs, tangents, strict=True)
+            ],
+        )
+        return tangent, *([None] * 7)
 
 
 def _parts(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """By component: m, t, F, G (K, B), Y = U (sigma^2 x) (K, C, B) and w = U mu + v (K, C).
+    """By component: z, 1 / t, phi; F, G (all K, B), Y = U (sigma^2 x) (K, C, B) and w (K, C).
 
+    `_mixed` makes the outputs of the last four.
     Components come first and inputs last: so no large product has its long operand transposed.
     """
     variance = sigma.square()
-    m = mu @ x.T
     # The floor goes in before the root and the division: masked afterwards, 0 / 0 would still
     # reach the gradients.
     t = (variance @ x.square().T).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
-    F, G = relu_moments(m, t)
-    Y = (_scaled_readout(U, variance) @ x.T).view(*U.shape[:2], -1)
-    # As a row times a matrix: as a matrix times a column it takes ten times as long.
-    w = torch.bmm(mu.unsqueeze(1), U.transpose(1, 2)).squeeze(1) + v
-    return m, t, F, G, Y, w
+    moments = _moments(mu @ x.T, t)
+    return *moments, _Y(U, variance, x), _w(U, mu) + v
+
+
+def _Y(U: Tensor, variance: Tensor, x: Tensor) -> Tensor:
+    """U (variance x), (K, C, B)."""
+    # Scale whichever is smaller; a compiler would take the batch of today for that of ever.
+    if not torch.compiler.is_compiling() and len(x) < U.shape[1]:
+        return torch.bmm(U, (variance.unsqueeze(1) * x).transpose(1, 2))
+    return (_scaled_readout(U, variance) @ x.T).view(*U.shape[:2], x.shape[0])
+
+
+def _w(U: Tensor, mu: Tensor) -> Tensor:
+    """U mu, (K, C), as a row times a matrix: a matrix times a column takes ten times as long."""
+    return torch.bmm(mu.unsqueeze(1), U.transpose(1, 2)).squeeze(1)
+
+
+def _mixed(F: Tensor, G: Tensor, Y: Tensor, w: Tensor) -> Tensor:
+    """The layer's output: the mean of ``w F + Y G`` over the components, (B, C)."""
+    scale = 1.0 / len(F)
+    return torch.addmm((Y * G.unsqueeze(1)).sum(0).T, F.T, w, beta=scale, alpha=scale)
 
 
 def _gradients(
-    grad: Tensor,
-    x: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    U: Tensor,
-    parts: Sequence[Tensor],
-    needs: Sequence[bool],
+    grad: Tensor, inputs: Sequence[Tensor], parts: Sequence[Tensor], needs: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     r"""Gradients of the layer in ``(x, mu, sigma, U, v)``, those that `needs` asks for.
 
     With ``g`` the gradient in the output, ``A = G g`` and ``P = A x`` (one product):
 
     - ``dU = sigma^2 P + (F g) mu``, ``dv = F g``;
-    - ``dsigma = 2 sigma (sum_c U P + dvar x^2)``;
+    - ``dsigma = sigma (2 sum_c U P + (dt / t) x^2)``;
     - ``dmu = U^T (F g) + dm x``;
-    - ``dx = (U sigma^2)^T A + dm mu + 2 x (dvar sigma^2)``,
+    - ``dx = (U sigma^2)^T A + dm mu + x ((dt / t) sigma^2)``,
 
-    where ``dm`` and ``dvar`` follow from ``dF = w g`` and ``dG = Y g`` by `relu_moments`' rules.
+    where ``dm`` and ``dt`` follow from ``dF = w g`` and ``dG = Y g`` by `relu_moments`' rules.
     """
-    m, t, F, G, Y, w = parts
+    x, mu, sigma, U, _ = inputs
+    if torch.is_grad_enabled() or _have_tangents(inputs):
+        parts = _parts(*inputs)
+    z, inv_t, phi, F, G, Y, w = parts
     K, C, d = U.shape
     needs_x, needs_mu, needs_sigma, needs_U, needs_v = needs
     dx = dmu = dsigma = dU = None
+    # In place where nothing differentiates this: fresh memory costs more than the products.
+    final = not torch.is_grad_enabled()
 
     variance = sigma.square()
     g = grad.T.contiguous() / K  # (C, B)
@@ -248,25 +308,46 @@ def _gradients(
         P = (A @ x).view(K, C, d)
 
     if needs_x or needs_mu or needs_sigma:
-        z, inv_t, phi = _standardized(m, t)
-        dF = w @ g
-        dG = (Y * g).sum(1)
-        dG_dm = phi * inv_t
-        dm = dF * G + dG * dG_dm
-        dvar = (dF * phi - dG * (z * dG_dm)) * (0.5 * inv_t)
+        dm, dt = _moment_gradients(w @ g, (Y * g).sum(1), z, inv_t, phi, G)
+        dt_t = dt * inv_t
         if needs_mu:
-            dmu = torch.bmm(gF.unsqueeze(1), U).squeeze(1) + dm @ x
+            dmu = torch.addmm(torch.bmm(gF.unsqueeze(1), U).squeeze(1), dm, x)
         if needs_sigma:
-            # Component by component, so that the product stays in the cache.
-            Q = torch.stack([(u * p).sum(0) for u, p in zip(U.unbind(), P.unbind(), strict=True)])
-            dsigma = 2.0 * sigma * (Q + dvar @ x.square())
+            dsigma = sigma * torch.addmm(_column_sums(U, P), dt_t, x.square(), beta=2.0)
         if needs_x:
-            dx = A.T @ _scaled_readout(U, variance) + dm.T @ mu + 2.0 * x * (dvar.T @ variance)
+            dx = torch.addmm(A.T @ _scaled_readout(U, variance), dm.T, mu)
+            dx = torch.addcmul(dx, x, dt_t.T @ variance)
     if needs_U:
-        # In place where nothing differentiates this: fresh memory costs more than the products.
-        scaled = torch.Tensor.mul if torch.is_grad_enabled() else torch.Tensor.mul_
-        dU = scaled(P, variance.unsqueeze(1)).baddbmm_(gF.unsqueeze(-1), mu.unsqueeze(1))
+        scaled = P.mul_(variance.unsqueeze(1)) if final else P * variance.unsqueeze(1)
+        dU = scaled.addcmul_(gF.unsqueeze(-1), mu.unsqueeze(1))
     return dx, dmu, dsigma, dU, gF if needs_v else None
+
+
+def _tangent(inputs: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
+    """Tangent of the output: the derivative of `_mixed` by the product rule."""
+    x, mu, sigma, U, _ = inputs
+    dx, dmu, dsigma, dU, dv = tangents
+    z, inv_t, phi, F, G, Y, w = _parts(*inputs)
+    variance, half = sigma.square(), sigma * dsigma
+    dm = dmu @ x.T + mu @ dx.T
+    dt = (half @ x.square().T + variance @ (x * dx).T) * inv_t
+    dF, dG = G * dm + phi * dt, phi * inv_t * (dm - z * dt)
+    dY = _Y(dU, variance, x) + _Y(U, 2.0 * half, x) + _Y(U, variance, dx)
+    dw = _w(dU, mu) + _w(U, dmu) + dv
+    return _mixed(dF, G, dY, w) + _mixed(F, dG, Y, dw)
+
+
+def _have_tangents(tensors: Sequence[Tensor]) -> bool:
+    """Whether forward mode is differentiating any of them."""
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
+def _column_sums(U: Tensor, P: Tensor) -> Tensor:
+    """``sum_c U P`` by component, (K, d)."""
+    if U[0].numel() < _SMALL:
+        return (U * P).sum(1)
+    # Component by component, so that the product stays in the cache.
+    return torch.stack([(u * p).sum(0) for u, p in zip(U.unbind(), P.unbind(), strict=True)])
 
 
 def _scaled_readout(U: Tensor, variance: Tensor) -> Tensor:
@@ -278,7 +359,41 @@ def _standardized(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """z = m / t, 1 / t and the standard normal density at z, finite for every t >= 0."""
     t = t.clamp_min(torch.finfo(t.dtype).tiny)
     z = (m / t).clamp(-_Z_MAX, _Z_MAX)
-    return z, t.reciprocal(), _INV_SQRT_2PI * torch.exp(-0.5 * z.square())
+    return z, t.reciprocal(), torch.exp(-0.5 * z.square()) * _INV_SQRT_2PI
+
+
+def _rectified(m: Tensor, t: Tensor, z: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """F and G, by the Mills ratio: 0.5 (1 + erf) or ndtr would lose the lower tail."""
+    a = z.abs()
+    mills = torch.special.erfcx(a * _SQRT_HALF) * _SQRT_HALF_PI
+    tail = phi * mills
+    F = torch.addcmul(m.clamp_min(0.0), t * phi, 1.0 - a * mills)
+    return F, torch.where(z < 0.0, tail, 1.0 - tail)
+
+
+def _moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """z, 1 / t, phi(z), F and G, each differentiable where gradients are on."""
+    z, inv_t, phi = _standardized(m, t)
+    if torch.is_grad_enabled():
+        return z, inv_t, phi, *relu_moments(m, t)
+    return z, inv_t, phi, *_rectified(m, t, z, phi)
+
+
+def _moment_gradients(
+    dF: Tensor, dG: Tensor, z: Tensor, inv_t: Tensor, phi: Tensor, G: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients in m and t from those in F and G."""
+    dz = dG * phi * inv_t
+    return torch.addcmul(dz, dF, G), torch.addcmul(dF * phi, z, dz, value=-1.0)
+
+
+def _autocasts(x: Tensor) -> bool:
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _check_dtype(name: str, tensor: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""From a configuration to a record: one run, with no side effects on disk."""
+"""From configurations to records, one run or several at once, with no side effects on disk."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 import gmlib
@@ -37,6 +38,7 @@ __all__ = [
     "evaluation_steps",
     "first_step",
     "train",
+    "train_together",
 ]
 
 CURVES = ("step", "test_error", "test_loss", "train_loss")
@@ -55,7 +57,8 @@ class RunRecord:
         config: The configuration.
         curves: By each name of `CURVES`, the values at the evaluated steps.
         init_report: Output scale by layer at initialization, on the calibration inputs.
-        wall_time: Seconds that training and evaluation took, loading of data excluded.
+        wall_time: Seconds that training and evaluation took, loading of data excluded; of runs
+            that were trained together, each one's equal share.
         provenance: Where and when the run was made, and with what.
         snapshots: Parameters by name, each stacked over the initialization and the epochs' ends,
             shape ``(epochs + 1, ...)``; empty unless the configuration asks for them.
@@ -95,24 +98,63 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
         DataError: If the data set cannot be had.
         ValueError: If the configuration does not fit the data set.
     """
+    post = None if on_progress is None else lambda _, progress: on_progress(progress)
+    return train_together([config], on_progress=post)[0]
+
+
+def train_together(
+    configs: Sequence[RunConfig],
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[RunConfig, Progress], None] | None = None,
+) -> list[RunRecord]:
+    """Train the seeds of one configuration as one program, on stacked parameters.
+
+    Made for accelerators, which a single run of this size leaves idle. Every seed has the initial
+    parameters and sees the batches that it has and sees in :func:`train`; only the rounding of
+    float32 arithmetic differs.
+
+    Args:
+        configs: What to run: configurations that differ in nothing but the seed.
+        device: Where to run it.
+        on_progress: Called for every run after every evaluation.
+
+    Returns:
+        The records, in the order of `configs`.
+
+    Raises:
+        DataError: If the data set cannot be had.
+        ValueError: If the configurations differ in more than the seed, repeat one, or do not fit
+            the data set.
+    """
+    seedless = {replace(config, seed=0).run_id for config in configs}
+    if len(seedless) != 1 or len({config.seed for config in configs}) < len(configs):
+        raise ValueError(
+            "runs that are trained together must differ in the seed and in nothing else, got "
+            f"{', '.join(config.run_id for config in configs) or 'none'}"
+        )
+    config = configs[0]
     dataset = data.load(config.dataset, config.standardize)
     if config.widths[-1] < dataset.num_classes:
         raise ValueError(
             f"the last of widths must be at least the {dataset.num_classes} classes of "
             f"{config.dataset!r}, got {config.widths[-1]}"
         )
-    provenance = _provenance(dataset)
+    provenance = _provenance(dataset, torch.device(device), len(configs))
     start = time.perf_counter()
     with _reproducible_arithmetic():
-        curves, init_report, snapshots = _train(config, dataset, on_progress)
-    return RunRecord(
-        config=config,
-        curves=curves,
-        init_report=tuple(init_report),
-        wall_time=time.perf_counter() - start,
-        provenance=provenance,
-        snapshots=snapshots,
-    )
+        results = _train(configs, dataset, torch.device(device), on_progress)
+    wall_time = (time.perf_counter() - start) / len(configs)
+    return [
+        RunRecord(
+            config=config,
+            curves=curves,
+            init_report=tuple(init_report),
+            wall_time=wall_time,
+            provenance=provenance,
+            snapshots=snapshots,
+        )
+        for config, (curves, init_report, snapshots) in zip(configs, results, strict=True)
+    ]
 
 
 def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, ScaleReport]:
@@ -167,7 +209,7 @@ def first_step(config: RunConfig, dataset: data.Dataset) -> dict[str, float]:
         cross_entropy(network(dataset.x_train[batch]), dataset.y_train[batch]).backward()
         rates = {
             parameter: group["lr"]
-            for group in _parameter_groups(network, config)
+            for group in _parameter_groups(dict(network.named_parameters()), config)
             for parameter in group["params"]
         }
         return {
@@ -186,67 +228,135 @@ def evaluation_steps(epochs: int, steps_per_epoch: int) -> list[int]:
     return [0, *early.tolist(), *(steps_per_epoch * epoch for epoch in range(2, epochs + 1))]
 
 
+_Result = tuple[dict[str, list[float]], ScaleReport, dict[str, NDArray[np.float32]]]
+
+
+class _Networks:
+    """Networks of one shape, called as one: by stacked parameters where there are several."""
+
+    def __init__(self, networks: Sequence[nn.Module], device: torch.device) -> None:
+        self._template = networks[0].to(device)
+        self._stacked = len(networks) > 1
+        if self._stacked:
+            for network in networks:
+                network.to(device)
+            self.parameters, _ = stack_module_state(list(networks))
+        else:
+            self.parameters = dict(self._template.named_parameters())
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits (runs, batch, classes) for inputs (runs, batch, features).
+
+        Inputs without the first dimension are the same for all runs.
+        """
+        if not self._stacked:
+            single: Tensor = self._template(inputs.squeeze(0) if inputs.ndim == 3 else inputs)
+            return single.unsqueeze(0)
+        in_dims = (0, 0 if inputs.ndim == 3 else None)
+        logits: Tensor = vmap(self._call, in_dims=in_dims)(self.parameters, inputs)
+        return logits
+
+    def values(self) -> list[dict[str, NDArray[np.float32]]]:
+        """Copies of the parameters by name, run by run."""
+        parameters = {name: value.detach().cpu() for name, value in self.parameters.items()}
+        if not self._stacked:
+            return [{name: value.numpy().copy() for name, value in parameters.items()}]
+        runs = range(len(next(iter(parameters.values()))))
+        return [{name: v[run].numpy().copy() for name, v in parameters.items()} for run in runs]
+
+    def _call(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self._template, parameters, (inputs,))
+        return logits
+
+
 def _train(
-    config: RunConfig, dataset: data.Dataset, on_progress: Callable[[Progress], None] | None
-) -> tuple[dict[str, list[float]], ScaleReport, dict[str, NDArray[np.float32]]]:
-    torch.manual_seed(config.seed)  # for an arm of the user's that draws from the global state
-    network, init_report = build_network(config, dataset)
-    optimizer = torch.optim.SGD(_parameter_groups(network, config))
-    order = _generator(config.seed, "order")
-    steps_per_epoch = math.ceil(len(dataset.x_train) / config.batch_size)
+    configs: Sequence[RunConfig],
+    dataset: data.Dataset,
+    device: torch.device,
+    on_progress: Callable[[RunConfig, Progress], None] | None,
+) -> list[_Result]:
+    built = []
+    for config in configs:
+        torch.manual_seed(config.seed)  # for an arm of the user's that draws from the global state
+        built.append(build_network(config, dataset))
+    networks = _Networks([network for network, _ in built], device)
+    config = configs[0]  # in all but the seed
+    optimizer = torch.optim.SGD(_parameter_groups(networks.parameters, config))
+    orders = [_generator(config.seed, "order") for config in configs]
+    x_train, y_train, x_test, y_test = (
+        tensor.to(device)
+        for tensor in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
+    )
+    steps_per_epoch = math.ceil(len(x_train) / config.batch_size)
     due = set(evaluation_steps(config.epochs, steps_per_epoch))
     total_steps = config.epochs * steps_per_epoch
 
-    curves: dict[str, list[float]] = {name: [] for name in CURVES}
-    snapshots: dict[str, list[NDArray[np.float32]]] = {}
+    curves: list[dict[str, list[float]]] = [{name: [] for name in CURVES} for _ in configs]
+    snapshots: list[dict[str, list[NDArray[np.float32]]]] = [{} for _ in configs]
     losses: list[Tensor] = []
 
     def evaluate(step: int) -> None:
-        error, loss = _test(network, dataset)
-        mean = torch.stack(losses).double().mean().item() if losses else math.nan
-        losses.clear()
-        for name, value in zip(CURVES, (step, error, loss, mean), strict=True):
-            curves[name].append(value)
-        if on_progress is not None:
-            on_progress(Progress(step, total_steps, error))
+        errors, test_losses = _test(networks, x_test, y_test)
+        if losses:
+            train_losses = torch.stack(losses).double().mean(0).tolist()
+            losses.clear()
+        else:
+            train_losses = [math.nan] * len(configs)
+        for config, curve, *values in zip(
+            configs, curves, errors, test_losses, train_losses, strict=True
+        ):
+            for name, value in zip(CURVES, (step, *values), strict=True):
+                curve[name].append(value)
+            if on_progress is not None:
+                on_progress(config, Progress(step, total_steps, values[0]))
 
     def snapshot() -> None:
         if config.snapshots:
-            for name, parameter in network.named_parameters():
-                snapshots.setdefault(name, []).append(parameter.detach().numpy().copy())
+            for run, values in zip(snapshots, networks.values(), strict=True):
+                for name, value in values.items():
+                    run.setdefault(name, []).append(value)
 
     evaluate(0)
     snapshot()
     step = 0
     for _ in range(config.epochs):
-        indices = torch.randperm(len(dataset.x_train), generator=order)
-        for batch in indices.split(config.batch_size):
-            loss = cross_entropy(network(dataset.x_train[batch]), dataset.y_train[batch])
+        # On the CPU: other devices draw other orders from the same seed.
+        indices = torch.stack([torch.randperm(len(x_train), generator=order) for order in orders])
+        for batch in indices.to(device).split(config.batch_size, dim=1):
+            loss = _losses(networks(x_train[batch]), y_train[batch])
             optimizer.zero_grad()
-            loss.backward()
+            loss.sum().backward()
             optimizer.step()
             losses.append(loss.detach())
             step += 1
             if step in due:
                 evaluate(step)
         snapshot()
-    return curves, init_report, {name: np.stack(values) for name, values in snapshots.items()}
+    return [
+        (curve, report, {name: np.stack(values) for name, values in run.items()})
+        for curve, (_, report), run in zip(curves, built, snapshots, strict=True)
+    ]
 
 
-def _parameter_groups(network: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    named = list(network.named_parameters())
-    sigma = [parameter for name, parameter in named if name.endswith(".sigma")]
-    rest = [parameter for name, parameter in named if not name.endswith(".sigma")]
+def _parameter_groups(parameters: Mapping[str, Tensor], config: RunConfig) -> list[dict[str, Any]]:
+    sigma = [parameter for name, parameter in parameters.items() if name.endswith(".sigma")]
+    rest = [parameter for name, parameter in parameters.items() if not name.endswith(".sigma")]
     groups = [{"params": rest, "lr": config.lr}, {"params": sigma, "lr": config.lr_sigma}]
     return [group for group in groups if group["params"]]
 
 
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy by run, for logits (runs, batch, classes) and labels (runs, batch)."""
+    loss = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return loss.view(labels.shape).mean(1)
+
+
 @torch.no_grad()
-def _test(network: nn.Module, dataset: data.Dataset) -> tuple[float, float]:
-    """Error (a fraction) and mean cross-entropy on the test set."""
-    logits = network(dataset.x_test)
-    wrong = (logits.argmax(1) != dataset.y_test).sum().item()
-    return wrong / len(logits), cross_entropy(logits.double(), dataset.y_test).item()
+def _test(networks: _Networks, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
+    """Error (a fraction) and mean cross-entropy on the test set, by run."""
+    logits = networks(x)
+    errors = (logits.argmax(-1) != y).double().mean(1)
+    return errors.tolist(), _losses(logits.double(), y.expand(len(logits), -1)).tolist()
 
 
 def _generator(seed: int, purpose: str) -> torch.Generator:
@@ -290,7 +400,7 @@ def _reproducible_arithmetic() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _provenance(dataset: data.Dataset) -> dict[str, Any]:
+def _provenance(dataset: data.Dataset, device: torch.device, runs: int) -> dict[str, Any]:
     commit, dirty = _git_state()
     return {
         "gmlib": gmlib.__version__,
@@ -300,7 +410,8 @@ def _provenance(dataset: data.Dataset) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
-        "device": "cpu",
+        "device": _device_name(device),
+        "runs_together": runs,
         "threads": 1,
         "data": dict(dataset.checksums),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -322,6 +433,12 @@ def _git_state() -> tuple[str | None, bool | None]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return None, None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return device.type
+    return f"{device.type}: {torch.cuda.get_device_name(device)}"
 
 
 @functools.cache

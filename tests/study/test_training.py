@@ -586,7 +586,7 @@ def test_provenance(tiny: Configure, blobs: data.Dataset) -> None:
     provenance = train(tiny(epochs=0)).provenance
     assert set(provenance) == {
         *("gmlib", "git_commit", "git_dirty", "torch", "python", "platform", "cpu", "device"),
-        *("threads", "data", "utc"),
+        *("runs_together", "threads", "data", "utc"),
     }
     assert provenance["gmlib"] == gmlib.__version__
     assert provenance["torch"] == torch.__version__
