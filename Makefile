@@ -30,8 +30,8 @@ notebooks: $(ENV) ## execute the notebooks in place, as they are committed
 reproduce: $(ENV) ## every run of the note from scratch, compared with the committed ledger
 	$(BIN)/python -m gmlib.study.reproduce
 
-bench: $(ENV) ## the speed figures, as ratios within one run
-	$(BIN)/python benchmarks/step.py
+bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the main study
+	$(BIN)/python benchmarks $(if $(STUDY),--study)
 
 lint: $(ENV) ## ruff and mypy
 	$(BIN)/ruff check
@@ -42,7 +42,7 @@ lock: ## resolve constraints.txt anew; torch and torchvision stay as pinned ther
 	$(PYTHON) -m venv --clear .venv
 	grep -E '^torch(vision)?==' constraints.txt > .venv/pins.txt
 	$(BIN)/pip install --upgrade pip
-	$(BIN)/pip install -c .venv/pins.txt -e '.[study,book,test]'
+	$(BIN)/pip install -c .venv/pins.txt -e '.[study,cluster,book,test]'
 	grep '^#' constraints.txt > .venv/constraints.txt
 	# A CUDA build of torch brings libraries of its own, at versions of its own.
 	$(BIN)/pip freeze --all --exclude-editable \
@@ -63,5 +63,5 @@ $(BOOK): $(ENV) $(BOOK_SOURCES)
 $(ENV): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -c constraints.txt --upgrade pip
-	$(BIN)/pip install -c constraints.txt -e '.[study,book,test]'
+	$(BIN)/pip install -c constraints.txt -e '.[study,cluster,book,test]'
 	touch $@

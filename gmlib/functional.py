@@ -98,10 +98,25 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         TypeError: If the dtypes differ or are neither float32 nor float64.
 
     Notes:
-        One `torch.autograd.Function` with hand-derived gradients. For a batch of `B` inputs the
-        forward takes one product of ``B K C d`` multiplications, the backward one more for `U`,
-        and a third only if `x` needs a gradient; all else is of lower order. Twice
-        differentiable.
+        One `torch.autograd.Function` with hand-derived gradients. For a batch of `B` inputs it
+        takes, in multiplications up to terms of lower order,
+
+        - ``B K C d`` forward, for :math:`U(\sigma^2\odot x)`;
+        - ``B K C d`` backward, for the gradient in `U`, from which that in `sigma` follows;
+        - ``B K C d`` more backward only if `x` needs a gradient.
+
+        The rest are passes over memory. Forward reads `U` twice (for the product and for
+        :math:`U\mu`); backward reads it twice (for the gradients in `mu` and `sigma`), writes its
+        gradient once and passes over that three times. Kept for the backward are the inputs and
+        ``K (B C + 5 B + C)`` numbers, of 4 bytes in float32. Beside its results forward holds
+        ``K (d min(B, C) + B C)`` numbers for a while, backward ``K B C``, and ``K C d`` where `x`
+        needs a gradient. A batch goes through in blocks of some :math:`10^6/(KC)` inputs, so that
+        evaluation needs little memory however many there are.
+
+        Differentiable any number of times and in forward mode; works under `torch.func`'s
+        transforms, `torch.compile` (without a graph break) and `torch.export`. Under autocast it
+        computes in float32, as its tails need, and so returns float32. A derivative of the
+        backward computes the forward anew and is slower for it.
 
     Examples:
         >>> x, mu, sigma = torch.ones(5, 3), torch.ones(2, 3), torch.ones(2, 3)
@@ -297,9 +312,6 @@ def _gradients(
     K, C, d = U.shape
     needs_x, needs_mu, needs_sigma, needs_U, needs_v = needs
     dx = dmu = dsigma = dU = None
-    # In place where nothing differentiates this: fresh memory costs more than the products.
-    final = not torch.is_grad_enabled()
-
     variance = sigma.square()
     g = grad.T.contiguous() / K  # (C, B)
     A = (G.unsqueeze(1) * g).view(K * C, -1)
@@ -318,8 +330,13 @@ def _gradients(
             dx = torch.addmm(A.T @ _scaled_readout(U, variance), dm.T, mu)
             dx = torch.addcmul(dx, x, dt_t.T @ variance)
     if needs_U:
-        scaled = P.mul_(variance.unsqueeze(1)) if final else P * variance.unsqueeze(1)
-        dU = scaled.addcmul_(gF.unsqueeze(-1), mu.unsqueeze(1))
+        scale, row, column = variance.unsqueeze(1), gF.unsqueeze(-1), mu.unsqueeze(1)
+        # Fresh memory can cost more than the product. But what is in place can't be differentiated
+        # again, and under vmap would go through one item at a time.
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+            dU = torch.addcmul(P * scale, row, column)
+        else:
+            dU = P.mul_(scale).addcmul_(row, column)
     return dx, dmu, dsigma, dU, gF if needs_v else None
 
 

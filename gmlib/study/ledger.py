@@ -8,7 +8,9 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,12 @@ from gmlib.init import LayerScale
 from gmlib.study.config import RunConfig
 from gmlib.study.training import CURVES, RunRecord
 
-__all__ = ["SCHEMA", "Ledger", "LedgerError"]
+__all__ = ["SCHEMA", "Ledger", "LedgerError", "project_root"]
 
 SCHEMA = 1
 """Version of the file format."""
+
+_DRAFT_SECONDS = 3600.0  # nobody writes one file for so long
 
 _KEYS = (
     "schema",
@@ -86,6 +90,7 @@ class Ledger:
         if path.exists():
             return path
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._clear_drafts(path)
         snapshots = None
         if record.snapshots:
             buffer = io.BytesIO()
@@ -105,6 +110,13 @@ class Ledger:
         }
         _write_whole(path, _dump(content).encode())
         return path
+
+    def _clear_drafts(self, path: Path) -> None:
+        """Remove what somebody left behind who was killed while writing this record."""
+        for draft in self.folder.glob(f".{path.stem}-*.tmp"):
+            with suppress(FileNotFoundError):  # somebody else has just finished it
+                if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                    draft.unlink()
 
     def _read(self, path: Path) -> RunRecord:
         try:
@@ -161,14 +173,22 @@ def _default_folder() -> Path:
     override = os.environ.get("GMLIB_RESULTS")
     if override:
         return Path(override)
+    root = project_root()
+    if root is None:
+        raise LedgerError(
+            f"neither {Path.cwd()} nor a folder above it is this project; name the folder of the "
+            "ledger, or set GMLIB_RESULTS"
+        )
+    return root / "results"
+
+
+def project_root() -> Path | None:
+    """The checkout that the package is in, or that the working directory is in."""
     here = Path.cwd()
     for root in (Path(gmlib.__file__).parents[1], here, *here.parents):
         if (root / "pyproject.toml").exists() and (root / "gmlib").is_dir():
-            return root / "results"
-    raise LedgerError(
-        f"neither {here} nor a folder above it is this project; name the folder of the ledger, "
-        "or set GMLIB_RESULTS"
-    )
+            return root
+    return None
 
 
 def _write_whole(path: Path, content: bytes) -> None:

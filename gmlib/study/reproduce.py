@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import joblib
 import numpy as np
 
 from gmlib.study.config import RunConfig, run_configs
@@ -48,8 +50,32 @@ def agreement(ours: Sequence[RunRecord], committed: Sequence[RunRecord]) -> str:
     )
 
 
+@contextmanager
+def _workers_of(scheduler: str | None) -> Iterator[None]:
+    """Let runs train on the workers of a dask scheduler, or here if there is none."""
+    if scheduler is None:
+        yield
+        return
+    from distributed import Client
+
+    try:
+        client = Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--scheduler {scheduler}: {error}") from None
+    with client, joblib.parallel_config("dask"):
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, compare and print; 1 if a committed record is missing."""
+    """Train, compare and print; 1 if a committed record is missing, 130 if interrupted."""
+    try:
+        return _reproduce(arguments)
+    except KeyboardInterrupt as interruption:
+        print(str(interruption) or "interrupted", file=sys.stderr)
+        return 130
+
+
+def _reproduce(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gmlib.study.reproduce", description=__doc__)
     parser.add_argument(
         "--ledger",
@@ -58,16 +84,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder of the new records (default: %(default)s); one that holds them all is "
         "emptied first, one that holds some is completed",
     )
-    parser.add_argument("--jobs", type=int, help="processes at once (default: all processors)")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--jobs", type=int, help="processes at once (default: all processors)")
+    place.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="train on the workers of the dask scheduler at ADDRESS, such as tcp://login:8786",
+    )
+    place.add_argument(
+        "--device",
+        default="cpu",
+        help="train all seeds of an arm at once on this accelerator, such as cuda",
+    )
     options = parser.parse_args(arguments)
 
     ledger, committed = Ledger(options.ledger), Ledger()
     if ledger.folder.resolve() == committed.folder.resolve():
         parser.error(f"--ledger must not be the committed ledger {committed.folder}")
     configs = [config for study in STUDIES.values() for config in study]
-    if all(config in ledger for config in configs):
-        shutil.rmtree(ledger.folder)
-    trained = sweep(configs, ledger, options.jobs)
+    with _workers_of(options.scheduler):
+        if all(config in ledger for config in configs):
+            shutil.rmtree(ledger.folder)
+        trained = sweep(configs, ledger, options.jobs, options.device)
     records = {record.config.run_id: record for record in trained}
 
     status = 0

@@ -2,90 +2,111 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
+import signal
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 import joblib
-from tqdm import tqdm
+import torch
+from joblib.parallel import BACKENDS, get_active_backend
 
+import gmlib
 from gmlib.study import data
 from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger
-from gmlib.study.training import Progress, RunRecord, train
+from gmlib.study.progress import post, progress_bar
+from gmlib.study.provenance import git_state
+from gmlib.study.training import Progress, RunRecord, train, train_together
 
 __all__ = ["SweepError", "sweep"]
 
 _POLL_SECONDS = 0.5
+_TOPIC = "gmlib-progress"
 
 
 class SweepError(RuntimeError):
-    """Some runs failed. The others are in the ledger."""
+    """Some runs failed or were cut off. The others are in the ledger."""
 
 
 def sweep(
-    configs: Iterable[RunConfig], ledger: Ledger | None = None, jobs: int | None = None
+    configs: Iterable[RunConfig],
+    ledger: Ledger | None = None,
+    jobs: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> list[RunRecord]:
     """Records of all `configs`, from the ledger where it has them and trained where it lacks them.
 
-    Each run trains in a process of one thread, and its record is in the ledger as soon as it ends:
-    a sweep that is interrupted goes on where it was. A progress bar on the standard error shows
-    runs done, the latest test error and the time left.
+    On the CPU each run trains in a process of one thread, and its record is in the ledger as soon
+    as it ends: a sweep that is interrupted goes on where it was. On an accelerator all seeds of a
+    configuration train in this process as one program, on stacked parameters. A progress bar on
+    the standard error shows runs done, the latest test error and the time left.
+
+    The processes are joblib's, so that ``joblib.parallel_config`` says where they run: on this
+    machine by default, and with ``"dask"`` on the workers of the cluster that a
+    ``dask.distributed.Client`` is connected to. Whatever the place, the ledger is here, and nobody
+    but this process writes to it.
 
     Args:
         configs: The runs.
         ledger: Where records are looked up and kept; the project's by default.
-        jobs: Processes at once; as many as there are processors by default. The records do not
-            depend on it.
+        jobs: Processes at once; by default as many as joblib was told, or as there are
+            processors. A cluster uses all the workers that it has. The records do not depend on
+            it.
+        device: ``"cpu"``, or the accelerator, such as ``"cuda"``, that shall train the runs. The
+            records agree within rounding, and say where they were made.
 
     Returns:
         The records, one a run, in the order of `configs`: configurations that name the same run
         count once.
 
     Raises:
-        SweepError: If a run failed; the message says which and why.
+        SweepError: If a run failed or its process was killed; the message says which and why.
         LedgerError: If a record cannot be read.
-        ValueError: If `jobs` is not a positive integer.
+        ValueError: If `jobs` is not a positive integer, PyTorch has no such `device` here, or runs
+            would have to share a process.
+        KeyboardInterrupt: If interrupted; the message says how many runs are recorded.
     """
     ledger = Ledger() if ledger is None else ledger
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
         raise ValueError(f"jobs must be an integer of at least 1, or None, got {jobs!r}")
+    device = _usable(device)
     unique = {config.run_id: config for config in configs}
-    found = {run_id: ledger.get(config) for run_id, config in unique.items()}
-    records = {run_id: record for run_id, record in found.items() if record is not None}
-    missing = [config for run_id, config in unique.items() if run_id not in records]
-    if missing:
-        for name, standardize in sorted({(c.dataset, c.standardize) for c in missing}):
-            data.load(name, standardize)  # fetched once, here, where a download is seen
-        for record in _trained(missing, ledger, min(jobs or joblib.cpu_count(), len(missing))):
-            records[record.config.run_id] = record
+    try:
+        found = {run_id: ledger.get(config) for run_id, config in unique.items()}
+        records = {run_id: record for run_id, record in found.items() if record is not None}
+        missing = [config for run_id, config in unique.items() if run_id not in records]
+        with closing(_trained(missing, jobs, device)) as trained:
+            for record in trained:
+                ledger.put(record)
+                records[record.config.run_id] = record
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_standing(unique.values(), ledger)) from None
+    except (BrokenExecutor, CancelledError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise SweepError(
+            f"the sweep broke off ({reason}); {_standing(unique.values(), ledger)}"
+        ) from error
     return [records[run_id] for run_id in unique]
 
 
-def _trained(configs: Sequence[RunConfig], ledger: Ledger, jobs: int) -> Iterator[RunRecord]:
-    failures: list[tuple[RunConfig, _Failure]] = []
-    with tempfile.TemporaryDirectory() as board, _progress_bar(configs, Path(board)):
-        outcomes = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            joblib.delayed(_run)(config, Path(board)) for config in configs
-        )
-        for config, outcome in outcomes:
-            if isinstance(outcome, _Failure):
-                failures.append((config, outcome))
-            else:
-                ledger.put(outcome)
-                yield outcome
-    if failures:
-        reasons = "; ".join(f"{config.run_id}: {failure.reason}" for config, failure in failures)
-        raise SweepError(
-            f"{len(failures)} of {len(configs)} runs failed, the others are recorded: {reasons}"
-        ) from RuntimeError(f"the first of them:\n{failures[0][1].traceback}")
+def _standing(configs: Collection[RunConfig], ledger: Ledger) -> str:
+    recorded = sum(config in ledger for config in configs)
+    return (
+        f"{recorded} of {len(configs)} runs are recorded in {ledger.folder}; "
+        f"the same call goes on with the other {len(configs) - recorded}"
+    )
 
 
 @dataclass(frozen=True)
@@ -96,94 +117,246 @@ class _Failure:
     traceback: str
 
 
-def _run(config: RunConfig, board: Path) -> tuple[RunConfig, RunRecord | _Failure]:
-    """Train in whatever process this is, posting progress as a small file on `board`."""
-    note = board / config.run_id
+_Outcome = tuple[RunConfig, RunRecord | _Failure]
+_Report = Callable[[str, float, float], None]  # the run, which part is done, its last test error
 
-    def post(progress: Progress) -> None:
-        done = progress.step / progress.total_steps if progress.total_steps else 1.0
-        draft = note.with_suffix(".draft")
-        draft.write_text(f"{done} {progress.test_error}")
-        draft.replace(note)
 
+def _trained(
+    configs: Sequence[RunConfig], jobs: int | None, device: torch.device
+) -> Generator[RunRecord, None, None]:
+    """The records of runs as these end, and after the last one an error if any has failed."""
+    if not configs:
+        return
+    backend, wanted = get_active_backend()
+    on_device = device.type != "cpu"
+    on_cluster = isinstance(backend, BACKENDS.get("dask", ()))
+    if on_cluster and on_device:
+        raise ValueError(f"a cluster's workers train on their CPUs, not on {str(device)!r}")
+    if on_cluster:
+        _refuse_threads(backend.client.nthreads())
+    elif not on_device:
+        jobs = min(backend.effective_n_jobs(jobs or wanted or -1), len(configs))
+        _refuse_shared_process(backend, jobs)
+        for name, standardize in sorted({(c.dataset, c.standardize) for c in configs}):
+            data.load(name, standardize)  # fetched once, here, where a download is seen
+
+    failures: list[tuple[RunConfig, _Failure]] = []
+    with tempfile.TemporaryDirectory() as folder, progress_bar(configs, Path(folder)):
+        report = partial(post, Path(folder))
+        if on_device:
+            outcomes = _on_accelerator(configs, device, report)
+        elif on_cluster:
+            outcomes = _on_cluster(configs, backend, report)
+        else:
+            outcomes = _on_this_machine(configs, jobs or 1, report)
+        with closing(outcomes):
+            for config, outcome in outcomes:
+                if isinstance(outcome, _Failure):
+                    failures.append((config, outcome))
+                else:
+                    yield outcome
+    if failures:
+        reasons = "; ".join(f"{config.run_id}: {failure.reason}" for config, failure in failures)
+        raise SweepError(
+            f"{len(failures)} of {len(configs)} runs failed, the others are recorded: {reasons}"
+        ) from RuntimeError(f"the first of them:\n{failures[0][1].traceback}")
+
+
+def _run(config: RunConfig, report: _Report) -> _Outcome:
+    """Train in whatever process this is."""
     try:
-        return config, train(config, post if board.is_dir() else None)
+        return config, train(config, lambda progress: _pass_on(config, progress, report))
     except Exception as error:
-        return config, _Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+        return config, _failure(error)
 
 
-class _Terminal(io.TextIOBase):
-    """The standard error, and in a notebook's kernel the terminal that started it as well.
+def _pass_on(config: RunConfig, progress: Progress, report: _Report) -> None:
+    done = progress.step / progress.total_steps if progress.total_steps else 1.0
+    report(config.run_id, done, progress.test_error)
 
-    A kernel sends its standard error to the notebook alone, where somebody who runs it with
-    papermill would not see how far it is.
-    """
 
-    def __init__(self) -> None:
-        self._streams = [sys.stderr]
-        descriptor = getattr(sys.stderr, "_original_stdstream_copy", None)  # ipykernel's
-        if descriptor is not None:
-            self._streams.append(os.fdopen(os.dup(descriptor), "w"))
+def _failure(error: Exception) -> _Failure:
+    trace = "".join(traceback.format_exception(error))
+    return _Failure(f"{type(error).__name__}: {error}", trace)
 
-    def write(self, text: str) -> int:
-        for stream in self._streams:
-            stream.write(text)
-        return len(text)
 
-    def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()
+# --- On an accelerator ---------------------------------------------------------------------------
 
-    def close(self) -> None:
-        super().close()  # flushes the streams, which have to be open for that
-        for stream in self._streams[1:]:
-            stream.close()
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device must be one that PyTorch has here, such as 'cpu', got {device!r}: {reason}"
+        ) from None
+
+
+def _on_accelerator(
+    configs: Sequence[RunConfig], device: torch.device, report: _Report
+) -> Generator[_Outcome, None, None]:
+    """All seeds of a configuration as one program, one such program after the other."""
+    groups: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        groups.setdefault(replace(config, seed=0).run_id, []).append(config)
+    for group in groups.values():
+        try:
+            records = train_together(
+                group, device, lambda config, progress: _pass_on(config, progress, report)
+            )
+        except Exception as error:
+            yield from ((config, _failure(error)) for config in group)
+        else:
+            yield from zip(group, records, strict=True)
+
+
+# --- On this machine -----------------------------------------------------------------------------
+
+
+def _refuse_shared_process(backend: Any, jobs: int) -> None:
+    threads = getattr(backend, "uses_threads", False)
+    if jobs > 1 and (threads or not backend.supports_return_generator):
+        raise ValueError(
+            f"joblib's {type(backend).__name__} does not give each run a process and hand over its "
+            "record when it ends; use 'loky', the default, or 'dask'"
+        )
+
+
+def _on_this_machine(
+    configs: Sequence[RunConfig], jobs: int, report: _Report
+) -> Generator[_Outcome, None, None]:
+    if jobs == 1:
+        yield from (_run(config, report) for config in configs)
+        return
+    with ExitStack() as stack:
+        with _interrupts_kept_from_children():
+            outcomes = joblib.Parallel(
+                n_jobs=jobs,
+                batch_size=1,
+                return_as="generator_unordered",
+                initializer=_end_with,
+                initargs=(os.getpid(),),
+            )(joblib.delayed(_run)(config, report) for config in configs)
+            stack.callback(_abandon, outcomes)
+        for outcome in outcomes:  # noqa: UP028 (`yield from` would pass an exit on to `outcomes`)
+            yield outcome
+
+
+def _abandon(outcomes: Generator[_Outcome, None, None]) -> None:
+    """Kill the processes of runs that are not done."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib regrets the work that is lost
+        outcomes.close()
 
 
 @contextmanager
-def _progress_bar(configs: Sequence[RunConfig], board: Path) -> Iterator[None]:
-    """A bar that counts epochs over all runs, fed by the notes on `board`."""
-    work = {config.run_id: max(config.epochs, 1) for config in configs}
-    done = dict.fromkeys(work, 0.0)
-    stop = threading.Event()
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C, which a terminal sends to them as well.
+
+    They are this process's to end. A blocked signal stays blocked in the processes that one
+    starts, from their first instruction on; here it arrives when it is unblocked.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # would unblock the signal if it were started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which may have been killed without a last word."""
 
     def watch() -> None:
-        while not stop.wait(_POLL_SECONDS):
-            refresh()
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
 
-    def refresh() -> None:
-        latest = ""
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# --- On a cluster --------------------------------------------------------------------------------
+
+
+def _on_cluster(
+    configs: Sequence[RunConfig], backend: Any, report: _Report
+) -> Generator[_Outcome, None, None]:
+    """Each run a task of its own for the workers of a `dask.distributed` scheduler.
+
+    Not through `joblib.Parallel`, which would wait for ever for a task that dask gave up, and
+    which trains in the calling process if the cluster begins with one worker. Dask runs a task
+    again whose worker died, and gives work to workers that come later.
+    """
+    from distributed import as_completed
+
+    client = backend.client
+    client.subscribe_topic(_TOPIC, lambda event: report(*event[1]))
+    running: dict[Any, RunConfig] = {}
+    try:
         for config in configs:
-            note = board / config.run_id
-            if not note.exists():
-                continue
-            fraction, error = map(float, note.read_text().split())
-            if fraction > done[config.run_id]:
-                done[config.run_id] = fraction
-                latest = f"{config.arm} seed {config.seed}: {100 * error:.2f} % error"
-        finished = sum(fraction >= 1.0 for fraction in done.values())
-        bar.set_description_str(f"{finished}/{len(work)} runs", refresh=False)
-        if latest:
-            bar.set_postfix_str(latest, refresh=False)
-        bar.n = round(sum(work[run_id] * fraction for run_id, fraction in done.items()), 2)
-        bar.refresh()
+            future = client.submit(_run_on_worker, config, pure=False, **backend.submit_kwargs)
+            running[future] = config
+        for future in as_completed(list(running), loop=client.loop):
+            config = running.pop(future)
+            try:
+                outcome = future.result()
+            except CancelledError:  # the scheduler is gone
+                raise
+            except Exception as error:  # its workers died, or could not even import this module
+                outcome = _failure(error)
+            if isinstance(outcome, RunRecord):
+                report(config.run_id, 1.0, outcome.curves["test_error"][-1])
+                _warn_of_other_versions(outcome)
+            yield config, outcome
+    finally:
+        client.unsubscribe_topic(_TOPIC)
+        client.cancel(list(running))
 
-    with (
-        closing(_Terminal()) as terminal,
-        tqdm(
-            file=terminal,
-            total=sum(work.values()),
-            unit="epoch",
-            ascii=False,
-            desc=f"0/{len(work)} runs",
-            bar_format="{desc} |{bar}| {n:.4g}/{total} epochs [{elapsed}<{remaining}]{postfix}",
-        ) as bar,
-    ):
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
-            refresh()
+
+def _run_on_worker(config: RunConfig) -> RunRecord | _Failure:
+    """Train as a task of dask's, unless the worker does not fit, and only while it is wanted."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def report(run_id: str, done: float, test_error: float) -> None:
+        if worker.state.tasks[key].state == "cancelled":
+            raise CancelledError("nobody waits for this run any more")
+        worker.log_event(_TOPIC, (run_id, done, test_error))
+
+    try:
+        _refuse_threads({worker.address: worker.state.nthreads})
+    except ValueError as error:
+        return _failure(error)
+    return _run(config, report)[1]
+
+
+def _refuse_threads(workers: Mapping[str, int]) -> None:
+    """Raise if a worker has several threads: runs would share PyTorch's settings and randomness."""
+    for address, threads in workers.items():
+        if threads != 1:
+            raise ValueError(
+                f"the worker {address} has {threads} threads, and runs need a process each: "
+                "start workers with `dask worker --nthreads 1`, as many as there are cores with "
+                "`--nworkers`"
+            )
+
+
+def _warn_of_other_versions(record: RunRecord) -> None:
+    here = {
+        "gmlib": gmlib.__version__,
+        "git_commit": git_state()[0],
+        "torch": torch.__version__,
+    }
+    for name, ours in here.items():
+        theirs = record.provenance[name]
+        if None not in (ours, theirs) and ours != theirs:
+            warnings.warn(
+                f"a worker trains with {name} {theirs}, and here it is {ours}; its records say so",
+                stacklevel=2,
+            )

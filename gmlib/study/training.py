@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import itertools
 import math
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +19,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-import gmlib
 from gmlib.init import LayerScale, ScaleReport, baseline_, fan_in_, kumar_, scale_report
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
 from gmlib.study.config import RunConfig
+from gmlib.study.provenance import provenance
 
 __all__ = [
     "CURVES",
@@ -139,7 +134,7 @@ def train_together(
             f"the last of widths must be at least the {dataset.num_classes} classes of "
             f"{config.dataset!r}, got {config.widths[-1]}"
         )
-    provenance = _provenance(dataset, torch.device(device), len(configs))
+    made = provenance(dataset.checksums, torch.device(device), len(configs))
     start = time.perf_counter()
     with _reproducible_arithmetic():
         results = _train(configs, dataset, torch.device(device), on_progress)
@@ -150,7 +145,7 @@ def train_together(
             curves=curves,
             init_report=tuple(init_report),
             wall_time=wall_time,
-            provenance=provenance,
+            provenance=made,
             snapshots=snapshots,
         )
         for config, (curves, init_report, snapshots) in zip(configs, results, strict=True)
@@ -398,55 +393,3 @@ def _reproducible_arithmetic() -> Iterator[None]:
     finally:
         torch.set_flush_denormal(flushed)
         torch.set_num_threads(threads)
-
-
-def _provenance(dataset: data.Dataset, device: torch.device, runs: int) -> dict[str, Any]:
-    commit, dirty = _git_state()
-    return {
-        "gmlib": gmlib.__version__,
-        "git_commit": commit,
-        "git_dirty": dirty,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "device": _device_name(device),
-        "runs_together": runs,
-        "threads": 1,
-        "data": dict(dataset.checksums),
-        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _git_state() -> tuple[str | None, bool | None]:
-    """Commit of the package's checkout and whether tracked files differ from it."""
-    root = Path(gmlib.__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    try:
-        if not git("ls-files", "--", "__init__.py"):
-            return None, None  # installed inside somebody else's checkout
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", "."))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type != "cuda":
-        return device.type
-    return f"{device.type}: {torch.cuda.get_device_name(device)}"
-
-
-@functools.cache
-def _cpu_model() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -18,6 +18,12 @@ from gmlib.study.training import RunRecord
 OWN_MODULE = '''
 """A data set and initializations of a user's own: 96 + 48 images of 5 x 5 pixels, 3 classes."""
 
+import itertools
+import os
+import signal
+import time
+from pathlib import Path
+
 import torch
 
 CALLS = []  # arguments of `spy`, with the state of PyTorch that it met
@@ -57,6 +63,27 @@ class Picky(Exception):
 
 def picky(network, inputs, config, generator):
     raise Picky("misfortune", config.seed)
+
+
+def held(network, inputs, config, generator):
+    """From seed 2 on, stops in the middle of training for as long as the folder $HOLD exists."""
+    draw(network, inputs, config, generator)
+    hold, calls = Path(os.environ.get("HOLD", "no such folder")), itertools.count()
+
+    def wait(*_):
+        if config.seed >= 2 and next(calls) == 9 and hold.exists():
+            (hold / str(os.getpid())).touch()
+            while hold.exists():
+                time.sleep(0.02)
+
+    network.register_forward_hook(wait)
+
+
+def killed(network, inputs, config, generator):
+    """Kills its process for as long as the folder $HOLD exists."""
+    draw(network, inputs, config, generator)
+    if Path(os.environ["HOLD"]).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
 '''
 
 

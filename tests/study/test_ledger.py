@@ -570,3 +570,24 @@ def test_many_may_write_the_same_run_at_once(
     assert_same_record(found, record)
     name = ledger.path(record.config).stem
     assert sorted(listing(ledger.folder)) == [f"{name}.json", f"{name}.npz"]
+
+
+def test_what_a_killed_process_leaves_is_no_record(
+    ledger: Ledger, make_record: MakeRecord, snapshots: dict[str, np.ndarray]
+) -> None:
+    record = make_record(snapshots=snapshots)
+    path = ledger.path(record.config)
+    ledger.folder.mkdir()
+    path.with_suffix(".npz").write_bytes(b"snapshots whose record was never written")
+    old, new = (ledger.folder / f".{path.stem}-{name}.tmp" for name in ("old", "new"))
+    for draft in (old, new):
+        draft.write_text("{")
+    os.utime(old, (0, 0))
+    assert list(ledger) == []
+    assert ledger.get(record.config) is None
+    ledger.put(record)
+    found = ledger.get(record.config)
+    assert found is not None
+    assert_same_record(found, record)
+    assert not old.exists()
+    assert new.exists()  # it may be somebody else's, who is about to finish it

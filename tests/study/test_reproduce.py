@@ -67,3 +67,27 @@ def test_refuses_the_committed_ledger(studies, tmp_path, capsys):
     with pytest.raises(SystemExit):
         reproduce.main(["--ledger", str(tmp_path / "committed")])
     assert "must not be the committed ledger" in capsys.readouterr().err
+
+
+def test_says_why_there_is_no_cluster(studies, tmp_path):
+    sweep(
+        [config for study in studies.values() for config in study], Ledger(tmp_path / "new"), jobs=1
+    )
+    with pytest.raises(SystemExit, match=r"^--scheduler nowhere::1: "):
+        reproduce.main(["--ledger", str(tmp_path / "new"), "--scheduler", "nowhere::1"])
+    assert len(list(Ledger(tmp_path / "new"))) == 3  # not emptied for nothing
+
+
+def test_processes_are_here_or_on_a_cluster(studies, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["--jobs", "2", "--scheduler", "tcp://login:8786"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_an_interruption_is_one_line(studies, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt("no run is recorded")
+
+    monkeypatch.setattr(reproduce, "sweep", interrupted)
+    assert reproduce.main(["--ledger", str(tmp_path / "new")]) == 130
+    assert capsys.readouterr() == ("", "no run is recorded\n")

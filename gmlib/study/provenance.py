@@ -1,0 +1,77 @@
+"""Where and when a record was made, and with what."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gmlib
+
+__all__ = ["cpu_model", "git_state", "provenance"]
+
+
+def provenance(checksums: Mapping[str, str], device: torch.device, runs: int) -> dict[str, Any]:
+    """Provenance of a record, as it is kept in the ledger.
+
+    Args:
+        checksums: Of the data set's files, by name.
+        device: Where the run is trained.
+        runs: How many are trained there as one program.
+    """
+    commit, dirty = git_state()
+    return {
+        "gmlib": gmlib.__version__,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_model(),
+        "device": _device_name(device),
+        "runs_together": runs,
+        "threads": 1,
+        "data": dict(checksums),
+        "utc": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the package's checkout and whether tracked files differ from it."""
+    root = Path(gmlib.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", "__init__.py"):
+            return None, None  # installed inside somebody else's checkout
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return device.type
+    return f"{device.type}: {torch.cuda.get_device_name(device)}"
+
+
+@functools.cache
+def cpu_model() -> str:
+    """Name of this machine's processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
