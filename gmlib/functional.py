@@ -113,10 +113,12 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         needs a gradient. A batch goes through in blocks of some :math:`10^6/(KC)` inputs, so that
         evaluation needs little memory however many there are.
 
-        Differentiable any number of times and in forward mode; works under `torch.func`'s
-        transforms, `torch.compile` (without a graph break) and `torch.export`. Under autocast it
-        computes in float32, as its tails need, and so returns float32. A derivative of the
-        backward computes the forward anew and is slower for it.
+        Differentiable any number of times, and in forward mode, which may go over the backward
+        (as in `torch.func.hessian`) but not over itself: there PyTorch's custom functions give
+        wrong results. Works under `torch.func`'s transforms, `torch.compile` (without a graph
+        break) and `torch.export`. Under autocast it computes in float32, as its tails need, and so
+        returns float32. A derivative of the backward computes the forward anew; take it outside
+        autocast, which would reach its products.
 
     Examples:
         >>> x, mu, sigma = torch.ones(5, 3), torch.ones(2, 3), torch.ones(2, 3)
@@ -174,7 +176,7 @@ def gm_layer_monte_carlo(
 
 
 class _ReLUMoments(torch.autograd.Function):
-    """`relu_moments` with exact gradients, differentiable any number of times and either way."""
+    """`relu_moments` with exact gradients, differentiable any number of times."""
 
     generate_vmap_rule = True
 
@@ -232,7 +234,8 @@ class _GMLayer(torch.autograd.Function):
         grad = grads[0]
         if grad is None:
             return (None,) * 5
-        inputs, parts = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        saved = ctx.saved_tensors  # once: checkpointing computes them at the first look
+        inputs, parts = saved[:5], saved[5:]
         # A compiled backward would meet the autocasting that the forward had turned off.
         with (
             torch.autocast(grad.device.type, enabled=False)
@@ -381,11 +384,12 @@ def _standardized(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _rectified(m: Tensor, t: Tensor, z: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
     """F and G, by the Mills ratio: 0.5 (1 + erf) or ndtr would lose the lower tail."""
-    a = z.abs()
+    below = z < 0.0
+    a = torch.where(below, -z, z)  # not abs, whose slope is 0 at 0
     mills = torch.special.erfcx(a * _SQRT_HALF) * _SQRT_HALF_PI
     tail = phi * mills
     F = torch.addcmul(m.clamp_min(0.0), t * phi, 1.0 - a * mills)
-    return F, torch.where(z < 0.0, tail, 1.0 - tail)
+    return F, torch.where(below, tail, 1.0 - tail)
 
 
 def _moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

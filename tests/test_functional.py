@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import mpmath
 import pytest
@@ -10,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+from gmlib import functional
 from gmlib.functional import gm_layer, gm_layer_monte_carlo, relu_moments
 
 NAMES = ("x", "mu", "sigma", "U", "v")
@@ -117,6 +120,39 @@ class TestReLUMoments:
         assert G.item() == pytest.approx(
             float(integrate_over_positive(lambda s: 1, m, t)), rel=1e-10, abs=0
         )
+
+    @pytest.mark.parametrize("t", [2.0**-10, 0.7, 40.0])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_accuracy_from_tail_to_tail(self, dtype, t):
+        z = [k / 4 for k in range(-120, 121)] + [s * e for s in (1, -1) for e in (1e-8, 1e-3)]
+        m = (t * torch.tensor(z, dtype=torch.float64)).to(dtype)
+        t = torch.tensor(t, dtype=dtype)
+        eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+        for m_i, F, G in zip(m.tolist(), *(c.tolist() for c in relu_moments(m, t)), strict=True):
+            with mpmath.workdps(50):
+                a, b = mpmath.mpf(m_i), mpmath.mpf(t.item())
+                exact_G = mpmath.ncdf(a / b)
+                exact_F = a * exact_G + b * mpmath.npdf(a / b)
+            # Relative: the rounding of z alone costs z^2 of its own, and no algorithm less.
+            allowed = 8 * eps * (1 + (m_i / t.item()) ** 2)
+            floor = tiny * max(1.0, t.item())  # what is smaller may be flushed to zero
+            assert abs(F - exact_F) <= allowed * exact_F + floor, m_i
+            assert abs(G - exact_G) <= allowed * exact_G + floor, m_i
+
+    @pytest.mark.parametrize("t", [1e-3, 1.0, 40.0])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_shape_from_tail_to_tail(self, dtype, t):
+        z = torch.arange(-30 * 128, 30 * 128 + 1, dtype=dtype) / 128
+        near = torch.logspace(-30, -3, 109, dtype=dtype)
+        m = t * torch.cat([z, near, -near]).sort().values
+        F, G = relu_moments(m, torch.tensor(t, dtype=dtype))
+        assert (m.clamp_min(0.0) <= F).all()  # and so never negative
+        assert (G >= 0).all()
+        assert (G <= 1).all()
+        for moment in (F, G):
+            assert (moment.diff() >= -2 * torch.finfo(dtype).eps * moment[1:]).all()
+        for moment in relu_moments(t * z, torch.tensor(t, dtype=dtype)):
+            assert (moment.diff() >= 0).all()  # in steps that rounding cannot turn
 
     def test_keeps_the_lower_tail_in_float32(self):
         z = torch.linspace(-13.0, -5.0, 65, dtype=torch.float64)
@@ -344,6 +380,133 @@ class TestAgainstAutograd:
             drawn["mu"].add_(1.0)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             total.backward()
+
+
+class TestLargeReadouts:
+    """A backward that goes component by component, as large readouts have it."""
+
+    @pytest.fixture(autouse=True)
+    def _all_are_large(self, monkeypatch):
+        monkeypatch.setattr(functional, "_SMALL", 0)
+
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_float64(self, shape):
+        drawn = arguments(*shape)
+        fast, plain = gradients(gm_layer, drawn), gradients(reference, drawn)
+        for name in NAMES:
+            assert_close(fast[name], plain[name], rtol=1e-12, atol=1e-12, msg=name)
+
+    def test_twice(self):
+        drawn = arguments(B=2, d=2, C=2, requires_grad=NAMES)
+        assert gradgradcheck(gm_layer, tuple(drawn.values()), check_fwd_over_rev=True)
+
+    def test_stacked(self):
+        pairs = [arguments(seed=seed) for seed in (0, 1)]
+        stacked = {n: torch.stack([drawn[n] for drawn in pairs]) for n in NAMES}
+        grads = gradients(lambda **drawn: torch.vmap(gm_layer)(*drawn.values()), stacked)
+        weight = weight_like(torch.empty(2, 5, 3, dtype=torch.float64))
+        for run, drawn in enumerate(pairs):
+            leaves = [tensor.requires_grad_() for tensor in drawn.values()]
+            expected = torch.autograd.grad(reference(*leaves), leaves, weight[run])
+            for name, grad in zip(NAMES, expected, strict=True):
+                assert_close(grads[name][run], grad, rtol=1e-12, atol=1e-12, msg=name)
+
+
+# What 10,000 inputs of the study's network take above the parameters and the inputs themselves.
+PEAK_OF_AN_EVALUATION = """
+import torch
+from gmlib import GaussianMixtureLayer, functional
+
+functional._BLOCK = {block}
+
+
+def status(field):
+    with open("/proc/self/status") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+torch.manual_seed(0)
+network = torch.nn.Sequential(GaussianMixtureLayer(784, 100, 10), GaussianMixtureLayer(100, 10, 10))
+images = torch.randn(10_000, 784)
+with torch.no_grad():
+    network(images[:200])  # libraries allot what they need at their first call
+    before = status("VmRSS")
+    assert network(images).isfinite().all()
+print(status("VmHWM") - before)
+"""
+
+
+def peak_of_an_evaluation(block):
+    code = PEAK_OF_AN_EVALUATION.format(block=block)
+    command = [sys.executable, "-c", code]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+class TestBlocks:
+    """A large batch goes through in blocks, so that intermediate results stay small."""
+
+    @pytest.fixture(params=["several", "one row each", "as shipped"])
+    def drawn(self, request, monkeypatch):
+        if request.param == "as shipped":
+            drawn = arguments(B=1, d=2, C=2**16, K=4)
+            rows = functional._BLOCK // drawn["v"].numel()
+            drawn["x"] = arguments(B=2 * rows + 3, d=2, seed=1)["x"]
+            assert rows > 1
+        else:
+            drawn = arguments(B=11, C=3, K=2)
+            rows = 4 if request.param == "several" else 1
+            block = 6 * rows + 1 if rows > 1 else 1
+            monkeypatch.setattr(functional, "_BLOCK", block)
+        self.rows = rows
+        return drawn
+
+    def test_equals_its_pieces_bit_for_bit(self, drawn):
+        pieces = [gm_layer(**(drawn | {"x": x})) for x in drawn["x"].split(self.rows)]
+        assert len(pieces) > 2
+        assert torch.equal(gm_layer(**drawn), torch.cat(pieces))
+
+        out_grad = weight_like(gm_layer(**drawn))
+        leaves = {name: tensor.requires_grad_() for name, tensor in drawn.items()}
+        grads = torch.autograd.grad(gm_layer(**leaves), list(leaves.values()), out_grad)
+        parts = [
+            torch.autograd.grad(gm_layer(**(leaves | {"x": x})), [x, *list(leaves.values())[1:]], g)
+            for x, g in zip(drawn["x"].split(self.rows), out_grad.split(self.rows), strict=True)
+        ]
+        assert torch.equal(grads[0], torch.cat([part[0] for part in parts]))
+        # The order in which autograd adds the others up is its own.
+        for grad, *summands in zip(grads[1:], *(part[1:] for part in parts), strict=True):
+            assert_close(grad, sum(summands), rtol=1e-12, atol=1e-12)
+
+    def test_equals_its_rows(self, drawn):
+        # Products of other shapes add up in another order.
+        rows = [gm_layer(**(drawn | {"x": x})) for x in drawn["x"]]
+        assert_close(gm_layer(**drawn), torch.stack(rows), rtol=1e-12, atol=1e-12)
+        assert_close(gm_layer(**drawn), reference(**drawn), rtol=1e-11, atol=1e-11)
+
+    @pytest.mark.parametrize("leading", [(0,), (2, 0, 3), (11,), (3, 5), (2, 1, 7)], ids=str)
+    def test_any_leading_shape(self, leading, monkeypatch):
+        monkeypatch.setattr(functional, "_BLOCK", 4 * 6)
+        drawn = arguments()
+        drawn["x"] = arguments(B=math.prod(leading), seed=1)["x"].view(*leading, 4)
+        assert gm_layer(**drawn).shape == (*leading, 3)
+        assert_close(gm_layer(**drawn), reference(**drawn), rtol=1e-12, atol=1e-12)
+        fast, plain = gradients(gm_layer, drawn), gradients(reference, drawn)
+        for name in NAMES:
+            assert_close(fast[name], plain[name], rtol=1e-12, atol=1e-12, msg=name)
+
+    def test_gradcheck(self, monkeypatch):
+        monkeypatch.setattr(functional, "_BLOCK", 2 * 4)  # of 5 rows: 2, 2 and 1
+        inputs = tuple(arguments(B=5, d=2, C=2, requires_grad=NAMES).values())
+        assert gradcheck(gm_layer, inputs, check_forward_ad=True, check_batched_grad=True)
+        assert gradgradcheck(gm_layer, inputs, check_fwd_over_rev=True)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+    def test_an_evaluation_takes_little_memory(self):
+        in_blocks = peak_of_an_evaluation("functional._BLOCK")
+        at_once = peak_of_an_evaluation(2**62)
+        assert in_blocks <= 100e6
+        # Y and Y G of all inputs at once are 10 x 100 x 10,000 floats each.
+        assert at_once - in_blocks > 50e6
 
 
 class TestCost:
