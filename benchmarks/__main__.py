@@ -4,6 +4,9 @@ What is measured replaces its part of benchmarks/speed.json, from which the book
 """
 
 import argparse
+import os
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces itself
 
 import sampling
 import scaling

@@ -14,7 +14,7 @@ import torch
 from gmlib.study import data
 from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger
-from gmlib.study.reproduce import STUDIES
+from gmlib.study.reproduce import STUDIES, agreement
 from gmlib.study.sweep import sweep
 
 
@@ -26,7 +26,7 @@ def measure() -> dict[str, Any]:
     before = products(configs, images, jobs)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        sweep(configs, Ledger(folder), jobs)
+        records = sweep(configs, Ledger(folder), jobs)
         seconds = time.perf_counter() - start
     after = products(configs, images, jobs)
     bare = (before + after) / 2
@@ -34,6 +34,9 @@ def measure() -> dict[str, Any]:
         f"main study: {len(configs)} runs in {seconds:.0f} s on {jobs} processors, its bare "
         f"products {before:.0f} s before and {after:.0f} s after: {seconds / bare:.2f} times"
     )
+    committed = [Ledger().get(config) for config in configs]
+    if None not in committed:
+        print(f"against the committed records: {agreement(records, committed)}")
     return {
         "runs": len(configs),
         "processors": jobs,

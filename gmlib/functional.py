@@ -17,6 +17,7 @@ arXiv:2508.04883 (2025).
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -129,13 +130,13 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         with torch.autocast(x.device.type, enabled=False):
             return gm_layer(*map(_at_least_float32, (x, mu, sigma, U, v)))
     _check_layer(x, mu, sigma, U, v)
-    rows = x.reshape(-1, x.shape[-1])
     if torch.compiler.is_compiling():  # it would fix the number of blocks
-        out = _GMLayer.apply(rows, mu, sigma, U, v)[0]
+        out = _GMLayer.apply(x.reshape(-1, x.shape[-1]), mu, sigma, U, v)[0]
+    elif x.ndim == 2 and len(x) * v.numel() <= _BLOCK:  # as below, at less expense
+        return _DualGMLayer.apply(x, mu, sigma, U, v)[0]  # type: ignore[no-any-return]
     else:
-        blocks = rows.split(max(1, _BLOCK // v.numel()))
-        outs = [_DualGMLayer.apply(block, mu, sigma, U, v)[0] for block in blocks]
-        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+        blocks = x.reshape(-1, x.shape[-1]).split(max(1, _BLOCK // v.numel()))
+        out = torch.cat([_DualGMLayer.apply(block, mu, sigma, U, v)[0] for block in blocks])
     return out.view(*x.shape[:-1], U.shape[1])  # type: ignore[no-any-return]
 
 
@@ -259,6 +260,10 @@ class _DualGMLayer(_GMLayer):
             ],
         )
         return tangent, *([None] * 7)
+
+
+# PyTorch binds the arguments by signature at every call, and takes longer to find it out.
+_GMLayer.forward.__signature__ = inspect.signature(_GMLayer.forward)  # type: ignore[attr-defined]
 
 
 def _parts(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
