@@ -7,6 +7,7 @@ and works in place on those layers alone.
 - :func:`fan_in_` gives the parameters the fan-in scale of He et al. (2015).
 - :func:`calibrate_` measures the output of each layer on data and rescales its readout.
 - :func:`kumar_` (KUMAR) is the last two in turn.
+- :func:`analytic_` computes that scale instead of measuring it, from :func:`output_std`.
 - :func:`scale_report` only measures.
 """
 
@@ -27,15 +28,20 @@ from gmlib.layer import GaussianMixtureLayer
 __all__ = [
     "LayerScale",
     "ScaleReport",
+    "analytic_",
     "baseline_",
     "calibrate_",
     "fan_in_",
     "kumar_",
+    "output_std",
     "scale_report",
 ]
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
+
+# Mean square of the mean of a rectified N(z, 1), for z standard normal.
+_MEAN_SQUARE = 1.0 / 3.0 + math.sqrt(3.0) / (2.0 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         ValueError: If `module` holds no GM layer.
     """
     for layer in _gm_layers(module).values():
-        layer.reset_parameters(math.sqrt(2.0 / layer.in_features), generator=generator)
+        layer.reset_parameters(_fan_in_scale(layer), generator=generator)
 
 
 def calibrate_(
@@ -189,6 +195,108 @@ def kumar_(
     with _restored_on_error(module, generator):
         fan_in_(module, generator=generator)
         return _measure(module, data, target_std)
+
+
+def output_std(gamma: float, in_features: int, num_components: int, squared_norm: float) -> float:
+    r"""Standard deviation of a layer's outputs over initializations, in closed form.
+
+    For :math:`\mu, U, v \sim \mathcal N(0, \gamma^2)`, :math:`\sigma = \gamma` and an input
+    :math:`x` of squared norm `q`, every output has mean zero and variance
+
+    .. math::
+        \frac{q\gamma^4}{K}\Big[c\,\big(1 + (d+2)\gamma^2\big) + \gamma^2\Big],
+        \qquad c = \frac13 + \frac{\sqrt3}{2\pi}.
+
+    Args:
+        gamma: Scale of the parameters, positive.
+        in_features: Size `d` of the input.
+        num_components: Number `K` of Gaussian components.
+        squared_norm: Squared Euclidean norm `q` of the input, or its mean over inputs; positive.
+
+    Raises:
+        ValueError: If a value is not positive and finite.
+        TypeError: If one is not a number.
+
+    Notes:
+        Given :math:`\mu_k`, the output is Gaussian in the readout, with variance
+        :math:`\gamma^2(\|\mu_k F + \gamma^2 x G\|^2 + F^2)` from each component. Here
+        :math:`z = m/t` is standard normal and :math:`F = \gamma\sqrt q\,f(z)`, with
+        :math:`f(z) = z\Phi(z) + \varphi(z)` the mean of a rectified :math:`\mathcal N(z, 1)`. So
+        :math:`\mathbb E f^2 = c` is an arc-cosine kernel at 60 degrees (Cho and Saul, 2009),
+        :math:`\mathbb E\,\Phi^2 = 1/3`, and by Stein's lemma :math:`\mathbb E[z f\Phi] =
+        1/3 + \sqrt3/(4\pi)` and :math:`\mathbb E[z^2f^2] = 1 + \sqrt3/\pi`.
+
+    Examples:
+        >>> round(output_std(0.5, 784, 10, 784), 1)  # BL, on standardized images of 784 pixels
+        24.3
+        >>> round(output_std(math.sqrt(2 / 784), 784, 10, 784), 4)  # fan-in
+        0.0306
+    """
+    values = {
+        "gamma": gamma,
+        "in_features": in_features,
+        "num_components": num_components,
+        "squared_norm": squared_norm,
+    }
+    for name, value in values.items():
+        _check_positive(name, value)
+    variance = gamma**2
+    bracket = _MEAN_SQUARE * (1.0 + (in_features + 2) * variance) + variance
+    return variance * math.sqrt(squared_norm / num_components * bracket)
+
+
+def analytic_(
+    module: nn.Module,
+    squared_norm: float,
+    target_std: float = 0.5,
+    *,
+    generator: torch.Generator | None = None,
+) -> ScaleReport:
+    """KUMAR without data: :func:`fan_in_`, then the readouts scaled by :func:`output_std`.
+
+    The scale gives the outputs the standard deviation `target_std` on average over
+    initializations, not for the one that was drawn, and knows of the inputs only how long they
+    are. The GM layers of `module` shall follow one another directly, in the order in which they
+    are registered: the inputs of all but the first are then outputs of squared norm
+    ``in_features * target_std ** 2``.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+        squared_norm: Mean squared Euclidean norm of the network's inputs: their number of
+            features, if each input is standardized.
+        target_std: Standard deviation that the outputs of every GM layer shall have, positive.
+        generator: Source of randomness; the global one by default.
+
+    Returns:
+        A report whose standard deviations are predicted, not measured.
+
+    Raises:
+        ValueError: If a value is not positive and finite, or `module` holds no GM layer; `module`
+            is then as it was.
+        TypeError: If a value is not a number.
+
+    Examples:
+        >>> from gmlib import GaussianMixtureLayer
+        >>> network = nn.Sequential(GaussianMixtureLayer(20, 8, 4), GaussianMixtureLayer(8, 3, 4))
+        >>> report = analytic_(network, squared_norm=20.0)
+        >>> [layer.std_after for layer in report]
+        [0.5, 0.5]
+    """
+    _check_positive("squared_norm", squared_norm)
+    _check_positive("target_std", target_std)
+    fan_in_(module, generator=generator)
+    report: list[LayerScale] = []
+    for name, layer in _gm_layers(module).items():
+        if report:
+            squared_norm = layer.in_features * target_std**2
+        gamma = _fan_in_scale(layer)
+        predicted = output_std(gamma, layer.in_features, layer.num_components, squared_norm)
+        scale = target_std / predicted
+        with torch.no_grad():
+            layer.U.mul_(scale)
+            layer.v.mul_(scale)
+        report.append(LayerScale(name, predicted, scale, target_std))
+    return ScaleReport(report)
 
 
 def scale_report(
@@ -309,6 +417,10 @@ def _joined(data: Tensor | Iterable[Any]) -> Tensor:
     if joined.numel() == 0:
         raise ValueError(f"data is empty: {len(batches)} batches with no inputs in them")
     return joined
+
+
+def _fan_in_scale(layer: GaussianMixtureLayer) -> float:
+    return math.sqrt(2.0 / layer.in_features)
 
 
 def _std(output: Tensor) -> float:
