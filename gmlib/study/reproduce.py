@@ -29,8 +29,19 @@ STUDIES: Mapping[str, list[RunConfig]] = {
     ),
     "initialization": run_configs(["BL", "FAN-IN", "KUMAR"], list(range(5)), epochs=0),
     "divergence": run_configs(["BL", "KUMAR"], list(range(100, 140)), epochs=1),
+    **{
+        f"screen, {dataset}": run_configs(
+            ["BL", "KUMAR"],
+            list(range(5, 15)),
+            dataset=dataset,
+            widths=(10,),
+            num_components=20,
+            epochs=30,
+        )
+        for dataset in ("mnist", "fashion-mnist")
+    },
 }
-"""The runs behind the book's figures, by study."""
+"""The committed runs, by study."""
 
 
 def agreement(ours: Sequence[RunRecord], committed: Sequence[RunRecord]) -> str:
