@@ -12,7 +12,12 @@ from gmlib import GaussianMixtureLayer
 from gmlib.study.checks import fitted_slope
 
 SIZES = {"K": 10, "d": 784, "C": 100, "batch": 64}
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+RANGES = {
+    "K": (4, 8, 16, 32, 64),
+    "d": (196, 392, 784, 1568, 3136),
+    "C": (25, 50, 100, 200, 400),
+    "batch": (16, 32, 64, 128, 256),
+}
 
 
 def measure() -> dict[str, Any]:
@@ -20,10 +25,7 @@ def measure() -> dict[str, Any]:
     torch.manual_seed(0)
     result: dict[str, Any] = {}
     print(f"{'cost against':<14}{'from':>8}{'to':>8}{'exponent':>12}")
-    for name, middle in SIZES.items():
-        values = [max(1, round(middle * factor)) for factor in FACTORS]
-        if name == "K":
-            values = [4, 8, 16, 32, 64]
+    for name, values in RANGES.items():
         paths = {str(value): layer_pass(**{**SIZES, name: value}) for value in values}
         keep_freed_memory()
         times = interleaved(paths, rounds=15)

@@ -69,6 +69,17 @@ def gradients(function, tensors, seed=1):
     return dict(zip(leaves, grads, strict=True))
 
 
+def equals_the_reference(leading):
+    """Check the outputs and all gradients for inputs of a leading shape."""
+    drawn = arguments()
+    drawn["x"] = arguments(B=math.prod(leading), seed=1)["x"].view(*leading, 4)
+    assert gm_layer(**drawn).shape == (*leading, 3)
+    assert_close(gm_layer(**drawn), reference(**drawn), rtol=1e-12, atol=1e-12)
+    fast, plain = gradients(gm_layer, drawn), gradients(reference, drawn)
+    for name in NAMES:
+        assert_close(fast[name], plain[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
 def weight_like(out, seed=1):
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed))
     return weight.to(out.dtype)
@@ -486,13 +497,7 @@ class TestBlocks:
     @pytest.mark.parametrize("leading", [(0,), (2, 0, 3), (11,), (3, 5), (2, 1, 7)], ids=str)
     def test_any_leading_shape(self, leading, monkeypatch):
         monkeypatch.setattr(functional, "_BLOCK", 4 * 6)
-        drawn = arguments()
-        drawn["x"] = arguments(B=math.prod(leading), seed=1)["x"].view(*leading, 4)
-        assert gm_layer(**drawn).shape == (*leading, 3)
-        assert_close(gm_layer(**drawn), reference(**drawn), rtol=1e-12, atol=1e-12)
-        fast, plain = gradients(gm_layer, drawn), gradients(reference, drawn)
-        for name in NAMES:
-            assert_close(fast[name], plain[name], rtol=1e-12, atol=1e-12, msg=name)
+        equals_the_reference(leading)
 
     def test_gradcheck(self, monkeypatch):
         monkeypatch.setattr(functional, "_BLOCK", 2 * 4)  # of 5 rows: 2, 2 and 1
@@ -674,13 +679,7 @@ class TestShapes:
         "leading", [(), (1,), (3,), (2, 3), (2, 1, 2), (0,), (2, 0, 3)], ids=str
     )
     def test_any_leading_shape(self, leading):
-        drawn = arguments()
-        drawn["x"] = arguments(B=math.prod(leading), seed=1)["x"].view(*leading, 4)
-        assert gm_layer(**drawn).shape == (*leading, 3)
-        assert_close(gm_layer(**drawn), reference(**drawn), rtol=1e-12, atol=1e-12)
-        fast, plain = gradients(gm_layer, drawn), gradients(reference, drawn)
-        for name in NAMES:
-            assert_close(fast[name], plain[name], rtol=1e-12, atol=1e-12, msg=name)
+        equals_the_reference(leading)
 
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("layout", ["reversed", "swapped", "strided", "expanded"])
