@@ -8,6 +8,7 @@ and works in place on those layers alone.
 - :func:`calibrate_` measures the output of each layer on data and rescales its readout.
 - :func:`kumar_` (KUMAR) is the last two in turn.
 - :func:`analytic_` computes that scale instead of measuring it, from :func:`output_std`.
+- :func:`lsuv_` starts from orthogonal directions and gives every layer's outputs unit variance.
 - :func:`scale_report` only measures.
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "calibrate_",
     "fan_in_",
     "kumar_",
+    "lsuv_",
     "output_std",
     "scale_report",
 ]
@@ -195,6 +197,42 @@ def kumar_(
     with _restored_on_error(module, generator):
         fan_in_(module, generator=generator)
         return _measure(module, data, target_std)
+
+
+def lsuv_(
+    module: nn.Module,
+    data: Tensor | Iterable[Any],
+    *,
+    generator: torch.Generator | None = None,
+) -> ScaleReport:
+    r"""Layer-sequential unit variance of Mishkin and Matas, ICLR 2016 (arXiv:1511.06422).
+
+    As :func:`kumar_`, with two differences: the component means and the rows of each readout
+    matrix are orthogonal among themselves, of the norm :math:`\sqrt2` that they have on average
+    under :func:`fan_in_`, and every layer's outputs get a standard deviation of 1. Where there are
+    more rows than features, the columns are orthogonal instead.
+
+    The original finds the scale of a layer's weights in a loop. Here it goes into the readout, in
+    which the layer is linear, so that no loop is needed.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+        data: Real inputs of the network, without labels; see :func:`calibrate_`.
+        generator: Source of randomness; the global one by default.
+
+    Returns:
+        The report of :func:`calibrate_`.
+
+    Raises:
+        ValueError: As :func:`calibrate_`; `module` is then as it was.
+        TypeError: As :func:`calibrate_`.
+    """
+    with _restored_on_error(module, generator):
+        fan_in_(module, generator=generator)
+        for layer in _gm_layers(module).values():
+            for rows in (layer.mu, *layer.U.detach()):
+                nn.init.orthogonal_(rows, gain=math.sqrt(2.0), generator=generator)
+        return _measure(module, data, 1.0)
 
 
 def output_std(gamma: float, in_features: int, num_components: int, squared_norm: float) -> float:

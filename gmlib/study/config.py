@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -24,15 +25,23 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "BL": ("num_components", "lr_sigma", "gamma"),
     "FAN-IN": ("num_components", "lr_sigma"),
     "KUMAR": ("num_components", "lr_sigma", "target_std", "calibration_size"),
+    "BL+CAL": ("num_components", "lr_sigma", "gamma", "target_std", "calibration_size"),
+    "NOISE": ("num_components", "lr_sigma", "target_std", "calibration_size"),
+    "ANALYTIC": ("num_components", "lr_sigma", "target_std"),
+    "LSUV": ("num_components", "lr_sigma", "calibration_size"),
+    "ZERO": ("num_components", "lr_sigma"),
+    "ZERO-LAST": ("num_components", "lr_sigma"),
+    "NEURONS": ("num_components", "num_neurons", "target_std", "calibration_size"),
 }
 """The arms by name, with the settings beyond the common ones that each depends on.
 
-``FC`` is the dense reference; all others are stacks of GM layers that differ in their
-initialization. ``"package.module:function"`` names an initialization of your own, which depends on
+``FC`` is the dense reference. ``NEURONS`` is a network of neurons drawn from KUMAR's mixtures; see
+`study.neurons`. All others are stacks of GM layers that differ in their initialization; see
+`study.arms`. ``"package.module:function"`` names an initialization of your own, which depends on
 all settings; see `study.training`.
 """
 
-_ARM_SETTINGS = ("num_components", "lr_sigma", "gamma", "target_std", "calibration_size")
+_ARM_SETTINGS = tuple(dict.fromkeys(itertools.chain.from_iterable(ARMS.values())))
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -58,6 +67,8 @@ class RunConfig:
         calibration_size: Training inputs, drawn without labels, that an initialization is shown;
             all of them where the data set has fewer. The scales of arms that are shown none are
             reported on the default number.
+        num_neurons: Neurons of every layer of a network of neurons, a multiple of
+            `num_components`.
         snapshots: Whether to keep the parameters at the start and after every epoch.
 
     Raises:
@@ -78,6 +89,7 @@ class RunConfig:
     gamma: float = 0.5
     target_std: float = 0.5
     calibration_size: int = 2048
+    num_neurons: int = 1000
     snapshots: bool = False
 
     def __post_init__(self) -> None:
@@ -92,10 +104,15 @@ class RunConfig:
             "seed": _integer("seed", self.seed, 0),
             "epochs": _integer("epochs", self.epochs, 0),
         }
-        for name in ("num_components", "batch_size", "calibration_size"):
+        for name in ("num_components", "batch_size", "calibration_size", "num_neurons"):
             checked[name] = _integer(name, getattr(self, name), 1)
         for name in ("lr", "lr_sigma", "gamma", "target_std"):
             checked[name] = _positive(name, getattr(self, name))
+        if self.arm == "NEURONS" and checked["num_neurons"] % checked["num_components"]:
+            raise ValueError(
+                f"num_neurons must be a multiple of the {self.num_components} components, got "
+                f"{self.num_neurons!r}"
+            )
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if not isinstance(self.snapshots, bool):

@@ -108,6 +108,10 @@ class Ledger:
             "curves": {name: _to_json(record.curves[name]) for name in CURVES},
             "snapshots": snapshots,
         }
+        if record.movement:
+            content["movement"] = {
+                name: _to_json(distances) for name, distances in record.movement.items()
+            }
         _write_whole(path, _dump(content).encode())
         return path
 
@@ -135,7 +139,7 @@ class Ledger:
             raise ValueError(
                 f"its schema is {content.get('schema')!r}, this version reads {SCHEMA}"
             )
-        if set(content) != {*_KEYS, "digest"}:
+        if set(content) - {"movement"} != {*_KEYS, "digest"}:
             raise ValueError(f"its keys are {sorted(content)}")
         digest = content.pop("digest")
         if digest != _digest(content):
@@ -144,7 +148,8 @@ class Ledger:
         if not config.run_id == content["run_id"] == path.stem:
             raise ValueError(f"its configuration is that of {config.run_id}")
         curves = {name: _from_json(content["curves"][name]) for name in CURVES}
-        if len({len(curve) for curve in curves.values()}) != 1:
+        movement = {name: _from_json(curve) for name, curve in content.get("movement", {}).items()}
+        if len({len(curve) for curve in (*curves.values(), *movement.values())}) != 1:
             raise ValueError("its curves differ in length")
         return RunRecord(
             config=config,
@@ -153,6 +158,7 @@ class Ledger:
             wall_time=content["wall_time"],
             provenance=content["provenance"],
             snapshots=_read_snapshots(path, content["snapshots"]),
+            movement=movement,
         )
 
 
@@ -211,11 +217,14 @@ def _dump(content: dict[str, Any]) -> str:
     lines = [
         f' "{key}": {json.dumps(content[key], allow_nan=False)}' for key in _KEYS if key != "curves"
     ]
-    curves = ",\n".join(
-        f'  "{name}": {json.dumps(curve, allow_nan=False)}'
-        for name, curve in content["curves"].items()
-    )
-    lines += [f' "curves": {{\n{curves}\n }}', f' "digest": "{_digest(content)}"']
+    for key in ("curves", "movement"):
+        if key in content:
+            curves = ",\n".join(
+                f'  "{name}": {json.dumps(curve, allow_nan=False)}'
+                for name, curve in content[key].items()
+            )
+            lines.append(f' "{key}": {{\n{curves}\n }}')
+    lines.append(f' "digest": "{_digest(content)}"')
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-from gmlib.init import LayerScale, ScaleReport, baseline_, fan_in_, kumar_, scale_report
+from gmlib.init import LayerScale, ScaleReport, scale_report
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
+from gmlib.study.arms import INITIALIZATIONS
 from gmlib.study.config import RunConfig
+from gmlib.study.neurons import NeuronLayer, draw_neurons
 from gmlib.study.provenance import provenance
 
 __all__ = [
@@ -52,6 +54,9 @@ class RunRecord:
         config: The configuration.
         curves: By each name of `CURVES`, the values at the evaluated steps.
         init_report: Output scale by layer at initialization, on the calibration inputs.
+        movement: By name of each parameter, its distance from the initialization at the evaluated
+            steps, relative to its norm at initialization (NaN where that is zero), to five
+            digits. Empty in records that were made before it was measured.
         wall_time: Seconds that training and evaluation took, loading of data excluded; of runs
             that were trained together, each one's equal share.
         provenance: Where and when the run was made, and with what.
@@ -65,6 +70,7 @@ class RunRecord:
     wall_time: float
     provenance: Mapping[str, Any]
     snapshots: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    movement: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,9 @@ def train_together(
             wall_time=wall_time,
             provenance=made,
             snapshots=snapshots,
+            movement=movement,
         )
-        for config, (curves, init_report, snapshots) in zip(configs, results, strict=True)
+        for config, (curves, init_report, snapshots, movement) in zip(configs, results, strict=True)
     ]
 
 
@@ -175,19 +182,19 @@ def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, 
         network = nn.Sequential(*layers[:-1])
         return network, scale_report(network, inputs, nn.Linear)
 
-    network = nn.Sequential(
-        *(GaussianMixtureLayer(d, width, config.num_components) for d, width in pairs)
-    )
-    match config.arm:
-        case "BL":
-            baseline_(network, config.gamma, generator=generator)
-        case "FAN-IN":
-            fan_in_(network, generator=generator)
-        case "KUMAR":
-            return network, kumar_(network, inputs, config.target_std, generator=generator)
-        case path:
-            _imported(path)(network, inputs, config, generator)
-    return network, scale_report(network, inputs)
+    gm_layers = [GaussianMixtureLayer(d, width, config.num_components) for d, width in pairs]
+    network = nn.Sequential(*gm_layers)
+    if config.arm == "NEURONS":
+        INITIALIZATIONS["KUMAR"](network, inputs, config, generator)
+        network = nn.Sequential(
+            *(draw_neurons(layer, config.num_neurons, generator=generator) for layer in gm_layers)
+        )
+        return network, scale_report(network, inputs, NeuronLayer)
+    initialize = INITIALIZATIONS.get(config.arm) or _imported(config.arm)
+    report = initialize(network, inputs, config, generator)
+    if not isinstance(report, ScaleReport):
+        report = scale_report(network, inputs)
+    return network, report
 
 
 def first_step(config: RunConfig, dataset: data.Dataset) -> dict[str, float]:
@@ -223,7 +230,8 @@ def evaluation_steps(epochs: int, steps_per_epoch: int) -> list[int]:
     return [0, *early.tolist(), *(steps_per_epoch * epoch for epoch in range(2, epochs + 1))]
 
 
-_Result = tuple[dict[str, list[float]], ScaleReport, dict[str, NDArray[np.float32]]]
+_Curves = dict[str, list[float]]
+_Result = tuple[_Curves, ScaleReport, dict[str, NDArray[np.float32]], _Curves]
 
 
 class _Networks:
@@ -238,6 +246,7 @@ class _Networks:
             self.parameters, _ = stack_module_state(list(networks))
         else:
             self.parameters = dict(self._template.named_parameters())
+        self._start = {name: value.detach().clone() for name, value in self.parameters.items()}
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits (runs, batch, classes) for inputs (runs, batch, features).
@@ -258,6 +267,17 @@ class _Networks:
             return [{name: value.numpy().copy() for name, value in parameters.items()}]
         runs = range(len(next(iter(parameters.values()))))
         return [{name: v[run].numpy().copy() for name, v in parameters.items()} for run in runs]
+
+    def movement(self) -> list[dict[str, float]]:
+        """Distance of each parameter from its start, relative to its norm there, run by run."""
+        runs = 1 if not self._stacked else len(next(iter(self._start.values())))
+        result: list[dict[str, float]] = [{} for _ in range(runs)]
+        for name, start in self._start.items():
+            change = (self.parameters[name].detach() - start).view(runs, -1).norm(dim=1)
+            ratios = change.double() / start.view(runs, -1).norm(dim=1).double()
+            for run, ratio in zip(result, ratios.tolist(), strict=True):
+                run[name] = float(f"{ratio:.5g}") if math.isfinite(ratio) else math.nan
+        return result
 
     def _call(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         logits: Tensor = functional_call(self._template, parameters, (inputs,))
@@ -286,8 +306,9 @@ def _train(
     due = set(evaluation_steps(config.epochs, steps_per_epoch))
     total_steps = config.epochs * steps_per_epoch
 
-    curves: list[dict[str, list[float]]] = [{name: [] for name in CURVES} for _ in configs]
+    curves: list[_Curves] = [{name: [] for name in CURVES} for _ in configs]
     snapshots: list[dict[str, list[NDArray[np.float32]]]] = [{} for _ in configs]
+    movement: list[_Curves] = [{name: [] for name in networks.parameters} for _ in configs]
     losses: list[Tensor] = []
 
     def evaluate(step: int) -> None:
@@ -304,6 +325,9 @@ def _train(
                 curve[name].append(value)
             if on_progress is not None:
                 on_progress(config, Progress(step, total_steps, values[0]))
+        for run, distances in zip(movement, networks.movement(), strict=True):
+            for name, distance in distances.items():
+                run[name].append(distance)
 
     def snapshot() -> None:
         if config.snapshots:
@@ -328,15 +352,20 @@ def _train(
                 evaluate(step)
         snapshot()
     return [
-        (curve, report, {name: np.stack(values) for name, values in run.items()})
-        for curve, (_, report), run in zip(curves, built, snapshots, strict=True)
+        (curve, report, {name: np.stack(values) for name, values in run.items()}, moved)
+        for curve, (_, report), run, moved in zip(curves, built, snapshots, movement, strict=True)
     ]
 
 
 def _parameter_groups(parameters: Mapping[str, Tensor], config: RunConfig) -> list[dict[str, Any]]:
     sigma = [parameter for name, parameter in parameters.items() if name.endswith(".sigma")]
     rest = [parameter for name, parameter in parameters.items() if not name.endswith(".sigma")]
-    groups = [{"params": rest, "lr": config.lr}, {"params": sigma, "lr": config.lr_sigma}]
+    lr = config.lr
+    if config.arm == "NEURONS":
+        # The mean over m neurons divides each one's gradient by m, that over K clouds by K: with
+        # this a neuron moves as fast as the center of a cloud would.
+        lr *= config.num_neurons / config.num_components
+    groups = [{"params": rest, "lr": lr}, {"params": sigma, "lr": config.lr_sigma}]
     return [group for group in groups if group["params"]]
 
 
