@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["ARMS", "DATASETS", "STANDARDIZATIONS", "RunConfig", "run_configs"]
 
-DATASETS = ("mnist", "fashion-mnist")
+DATASETS = ("mnist", "fashion-mnist", "mnist-1d", "cifar-10")
 """Data sets by name. ``"package.module:function"`` names one of your own; see `study.data`."""
 
 STANDARDIZATIONS = ("image", "dataset")

@@ -8,20 +8,22 @@ import json
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gmlib.study.config import RunConfig, run_configs
+from gmlib.study.config import ARMS, RunConfig, run_configs
 
 OWN = "package.module:function"
 ALL_SETTINGS = {
-    "num_components": 3,
+    "num_components": 5,
     "lr_sigma": 2.0,
     "gamma": 0.25,
     "target_std": 0.75,
     "calibration_size": 512,
+    "num_neurons": 500,
 }
 # Written out once more, so that a change of gmlib.study.config.ARMS has to be meant.
 SETTINGS_OF_ARM = {
@@ -29,6 +31,13 @@ SETTINGS_OF_ARM = {
     "BL": {"num_components", "lr_sigma", "gamma"},
     "FAN-IN": {"num_components", "lr_sigma"},
     "KUMAR": {"num_components", "lr_sigma", "target_std", "calibration_size"},
+    "BL+CAL": {"num_components", "lr_sigma", "gamma", "target_std", "calibration_size"},
+    "NOISE": {"num_components", "lr_sigma", "target_std", "calibration_size"},
+    "ANALYTIC": {"num_components", "lr_sigma", "target_std"},
+    "LSUV": {"num_components", "lr_sigma", "calibration_size"},
+    "ZERO": {"num_components", "lr_sigma"},
+    "ZERO-LAST": {"num_components", "lr_sigma"},
+    "NEURONS": {"num_components", "num_neurons", "target_std", "calibration_size"},
     OWN: set(ALL_SETTINGS),
 }
 COMMON_SETTINGS = {
@@ -42,8 +51,14 @@ COMMON_SETTINGS = {
     "lr": 0.01,
     "snapshots": True,
 }
-AN_ARM = "one of 'FC', 'BL', 'FAN-IN', 'KUMAR' or of the form 'package.module:function'"
-A_DATASET = "one of 'mnist', 'fashion-mnist' or of the form 'package.module:function'"
+AN_ARM = (
+    "one of 'FC', 'BL', 'FAN-IN', 'KUMAR', 'BL+CAL', 'NOISE', 'ANALYTIC', 'LSUV', 'ZERO', "
+    "'ZERO-LAST', 'NEURONS' or of the form 'package.module:function'"
+)
+A_DATASET = (
+    "one of 'mnist', 'fashion-mnist', 'mnist-1d', 'cifar-10' or of the form "
+    "'package.module:function'"
+)
 A_STANDARDIZATION = "one of 'image', 'dataset'"
 FROM_0 = "an integer of at least 0"
 FROM_1 = "an integer of at least 1"
@@ -65,6 +80,7 @@ def config(**settings: Any) -> RunConfig:
             ("arm", arm, AN_ARM)
             for arm in ("kumar", "", "module", "module:", ":f", "1a:f", "a:b:c", "a b:f", "a:f()")
         ),
+        *(("arm", arm, AN_ARM) for arm in ("BL-CAL", "BL+", "ZERO-FIRST", "neurons", "NEURONS ")),
         ("arm", None, AN_ARM),
         ("arm", ["BL"], AN_ARM),
         ("dataset", "MNIST", A_DATASET),
@@ -79,6 +95,7 @@ def config(**settings: Any) -> RunConfig:
         *(("num_components", number, FROM_1) for number in (0, -3, 10.0, True, "10")),
         *(("batch_size", size, FROM_1) for size in (0, -64, 64.0, True, None)),
         *(("calibration_size", size, FROM_1) for size in (0, -1, 2048.0, True)),
+        *(("num_neurons", number, FROM_1) for number in (0, -1000, 1000.0, True, "1000", None)),
         *(("target_std", std, POSITIVE) for std in (0, -1, math.nan, math.inf, True, "0.5")),
         *(("lr", rate, POSITIVE) for rate in (math.nan, 0.0, -0.1, -math.inf, False, None)),
         *(("lr_sigma", rate, POSITIVE) for rate in (math.nan, 0, -1.0, math.inf, "1")),
@@ -104,6 +121,39 @@ def test_every_width_is_checked(width: object, position: int) -> None:
     message = f"every entry of widths must be an integer of at least 1, got {width!r}"
     with pytest.raises(ValueError, match=re.escape(message)):
         config(widths=widths)
+
+
+@pytest.mark.parametrize("arm", [arm for arm in SETTINGS_OF_ARM if arm != "NEURONS"])
+def test_the_number_of_neurons_has_to_fit_only_where_there_are_any(arm: str) -> None:
+    assert config(arm=arm, num_components=3).num_neurons == 1000
+    assert config(arm=arm, num_neurons=7).num_neurons == 7
+
+
+@pytest.mark.parametrize(
+    ("components", "neurons"), [(10, 1001), (10, 995), (10, 5), (3, 1000), (2000, 1000), (7, 8)]
+)
+def test_every_component_has_equally_many_neurons(components: int, neurons: int) -> None:
+    message = f"num_neurons must be a multiple of the {components} components, got {neurons}"
+    settings = {"num_components": components, "num_neurons": neurons}
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        config(arm="NEURONS", **settings)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        RunConfig.from_dict({"arm": "NEURONS", "seed": 0, **settings})
+
+
+@pytest.mark.parametrize(("components", "neurons"), [(1, 1), (1, 7), (10, 10), (5, np.int64(500))])
+def test_numbers_of_neurons_that_fit(components: int, neurons: int) -> None:
+    run = config(arm="NEURONS", num_components=components, num_neurons=neurons)
+    assert (run.num_components, run.num_neurons) == (components, neurons)
+    assert type(run.num_neurons) is int
+
+
+@pytest.mark.parametrize("arm", ["NEURONS", "KUMAR"])
+@pytest.mark.parametrize("field", ["num_components", "num_neurons"])
+@pytest.mark.parametrize("number", [0, 10.0, "10", None])
+def test_numbers_are_checked_before_they_are_divided(arm: str, field: str, number: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must be {FROM_1}, got {number!r}$"):
+        config(arm=arm, **{field: number})
 
 
 @pytest.mark.parametrize("field", ["arm", "dataset"])
@@ -151,6 +201,40 @@ def test_the_name_is_that_of_the_canonical_settings() -> None:
     assert run.run_id == f"fashion-mnist-kumar-seed7-{digest.hexdigest()[:16]}"
 
 
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        (RunConfig("FC", 0), "mnist-fc-seed0-0ed6014f3220ba38"),
+        (RunConfig("BL", 0), "mnist-bl-seed0-c32dd29f6053284e"),
+        (RunConfig("FAN-IN", 0, epochs=0), "mnist-fan-in-seed0-bdcb59e499ff319a"),
+        (RunConfig("KUMAR", 0), "mnist-kumar-seed0-e61f7a3624e24d2e"),
+        (
+            RunConfig("KUMAR", 0, widths=(10,), num_components=5, snapshots=True),
+            "mnist-kumar-seed0-5d3135ee44ce134f",
+        ),
+        (
+            RunConfig("BL", 5, "fashion-mnist", widths=(10,), num_components=20, epochs=30),
+            "fashion-mnist-bl-seed5-5c9188ffa4554732",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.arm,
+)
+def test_the_names_of_recorded_runs(run: RunConfig, name: str) -> None:
+    assert run.run_id == name
+    # Later settings, of other arms, do not matter to them.
+    assert dataclasses.replace(run, num_neurons=7).run_id == name
+
+
+def test_every_committed_record_has_the_name_of_its_configuration() -> None:
+    files = sorted((Path(__file__).resolve().parents[2] / "results").glob("*.json"))
+    assert len(files) >= 152
+    for file in files:
+        recorded = json.loads(file.read_text())["config"]
+        run = RunConfig.from_dict(recorded)
+        assert run.run_id == file.stem
+        assert list(run.canonical().items()) == list(recorded.items()), file.name
+
+
 def test_the_dense_reference_is_named_without_what_only_mixtures_have() -> None:
     assert RunConfig("FC", 0).canonical() == {
         "arm": "FC",
@@ -163,6 +247,10 @@ def test_the_dense_reference_is_named_without_what_only_mixtures_have() -> None:
         "lr": 0.1,
         "snapshots": False,
     }
+
+
+def test_every_arm_is_tested_below() -> None:
+    assert list(ARMS) == [arm for arm in SETTINGS_OF_ARM if arm != OWN]
 
 
 def test_every_field_is_tested_below() -> None:
@@ -206,6 +294,7 @@ def test_lists_are_as_good_as_tuples() -> None:
     [
         {"arm": "KUMAR"},
         {"arm": "FAN-IN", "dataset": "fashion-mnist"},
+        {"arm": "BL+CAL", "dataset": "cifar-10"},
         {"arm": "My_Package.Inits:Best", "dataset": "a.b:C_d", "seed": 123456},
     ],
 )
@@ -226,9 +315,10 @@ def test_round_trip(arm: str, through: Callable[[dict[str, Any]], dict[str, Any]
 
 
 def test_a_round_trip_gives_unused_settings_their_defaults() -> None:
-    run = config(arm="FC", num_components=5, epochs=2)
+    run = config(arm="FC", num_components=5, num_neurons=35, epochs=2)
     back = RunConfig.from_dict(run.canonical())
-    assert (back.num_components, back.epochs, back.run_id) == (10, 2, run.run_id)
+    assert (back.num_components, back.num_neurons, back.epochs) == (10, 1000, 2)
+    assert back.run_id == run.run_id
 
 
 def test_unknown_settings_are_refused() -> None:

