@@ -65,6 +65,92 @@ def test_figure_is_drawn_from_the_new_records(executed):
     assert len(images) == 1
 
 
+def test_the_screen_on_another_data_set(tmp_path):
+    parameters = {"datasets": ["fashion-mnist"], "seeds": [905], "epochs": 1, "components": 2}
+    notebook = papermill.execute_notebook(
+        ROOT / "notebooks/init_screen.ipynb",
+        tmp_path / "out.ipynb",
+        {**parameters, "ledger": str(tmp_path / "ledger"), "jobs": 2},
+        progress_bar=False,
+        kernel_name="python3",
+    )
+    assert len(list((tmp_path / "ledger").iterdir())) == 2
+    shown = [
+        output.data["text/plain"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    assert "Fashion-MNIST, KUMAR" in shown[1]
+    assert not any("MNIST" in text.replace("Fashion-MNIST", "") for text in shown)
+    assert "no figures for these settings" in shown[-1]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"datasets": []}, "datasets, arms and seeds each need at least one entry"),
+        ({"datasets": ["mnist", "cats"]}, "dataset must be one of"),
+        ({"components": 0}, "num_components must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_parameters_of_the_screen_stop_it_before_it_trains(parameters, sentence, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
+        papermill.execute_notebook(
+            ROOT / "notebooks/init_screen.ipynb",
+            tmp_path / "out.ipynb",
+            {**parameters, "ledger": str(tmp_path / "ledger")},
+            progress_bar=False,
+            kernel_name="python3",
+        )
+    assert failure.value.exec_count <= 3
+    assert not (tmp_path / "ledger").exists()
+
+
+SMALL_BUDGET = {"seeds": [905], "epochs": 1, "components": [1], "hidden": [0], "dense_hidden": [2]}
+
+
+def test_the_budget_at_other_sizes(tmp_path):
+    notebook = papermill.execute_notebook(
+        ROOT / "notebooks/budget.ipynb",
+        tmp_path / "out.ipynb",
+        {**SMALL_BUDGET, "ledger": str(tmp_path / "ledger"), "jobs": 2},
+        progress_bar=False,
+        kernel_name="python3",
+    )
+    assert len(list((tmp_path / "ledger").iterdir())) == 3
+    shown = [
+        output.data["text/plain"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    assert "KUMAR\N{NO-BREAK SPACE}784→10" in shown[1]
+    assert "9,418" in shown[1]
+    assert "FC\N{NO-BREAK SPACE}784→2→10" in shown[2]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"components": []}, "components must be a list of at least one entry"),
+        ({"hidden": [-3]}, "every entry of widths must be an integer of at least 1, got -3"),
+        ({"arms": ["nonsense"]}, "arm must be one of"),
+    ],
+)
+def test_bad_sizes_stop_the_budget_before_it_trains(parameters, sentence, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
+        papermill.execute_notebook(
+            ROOT / "notebooks/budget.ipynb",
+            tmp_path / "out.ipynb",
+            {**SMALL_BUDGET, **parameters, "ledger": str(tmp_path / "ledger")},
+            progress_bar=False,
+            kernel_name="python3",
+        )
+    assert failure.value.exec_count <= 3
+    assert not (tmp_path / "ledger").exists()
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [

@@ -6,7 +6,7 @@ showing and saving it to the caller; what was drawn can be read back from the ax
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -17,32 +17,43 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from gmlib.functional import relu_moments
-from gmlib.study.metrics import at_epoch_ends
+from gmlib.study.metrics import COSTS, MEASURES, at_epoch_ends, dataset_title, pareto_front
 from gmlib.study.propagation import Ellipses
 
 __all__ = [
     "arm_color",
+    "budget",
     "component_propagation",
+    "dial",
     "displacement",
     "dynamics",
     "endpoints",
     "error_against",
+    "feature_learning",
     "initial_scale",
+    "movement",
+    "predicted_scale",
     "scaling",
+    "screen",
     "smoothed_relu",
     "step_times",
     "time_to_threshold",
+    "two_by_two",
 ]
 
 _Panels = tuple[Figure, list[Axes]]
 
 _COLORS = {"FC": "#7f7f7f", "BL": "#2f6db5", "KUMAR": "#c8322b", "FAN-IN": "#e39b28"}
+_COLORS |= {"BL, calibrated": "#8357a4", "fan-in": _COLORS["FAN-IN"]}
+_BLUES = ("#a9c9e8", "#6fa3d2", "#3a76b4", "#174a80")
+_COLORS |= {f"{10**n:,} neurons": color for n, color in enumerate(_BLUES, start=1)}
 _OTHERS = ("#3a8f5c", "#8357a4", "#1f9e9e", "#a0673b")
 _COMPONENTS = ("#c8322b", "#2f6db5", "#3a8f5c", "#e39b28", "#8357a4", "#1f9e9e", "#a0673b")
+_MARKERS = ("o", "s", "^", "D", "v", "P")  # by number of layers
 _STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 180,
@@ -79,13 +90,9 @@ def dynamics(curves: pd.DataFrame) -> Figure:
         for arm in curves.arm.unique():
             runs = curves[curves.arm == arm]
             trained, lost = runs[~runs.diverged], runs[runs.diverged]
-            seeds, failures = runs.seed.nunique(), lost.seed.nunique()
-            label = f"{arm} ({seeds} seed{'s' if seeds > 1 else ''}" + (
-                f", {failures} diverged)" if failures else ")"
-            )
             _band(late, at_epoch_ends(trained), "epoch", arm)
             _band(early, _first_epoch(trained), "step", arm)
-            late.plot([], [], ":" if trained.empty else "-", color=arm_color(arm), label=label)
+            _label(late, runs)
             for _, run in lost.groupby("seed"):
                 ends, start = at_epoch_ends(run), _first_epoch(run)
                 late.plot(ends.epoch, ends.test_error, ":", color=arm_color(arm), lw=1)
@@ -138,6 +145,93 @@ def time_to_threshold(hits: pd.DataFrame) -> Figure:
     return figure
 
 
+def two_by_two(
+    curves: pd.DataFrame, rows: Mapping[str, tuple[str, str]], columns: Sequence[str]
+) -> Figure:
+    """Test error by step for two choices with two values each, a panel a combination.
+
+    Every panel shows its own seeds and their mean in colour, and the means of the other panels in
+    grey. Diverged seeds are dotted and left out of the mean, whose last value stands at its end.
+
+    Args:
+        curves: As `metrics.curves_table` gives, its arms being the variants.
+        rows: By title of the row, the variants of its two panels.
+        columns: Titles of the columns.
+    """
+    variants = [variant for pair in rows.values() for variant in pair]
+    curves = curves[curves.step > 0]
+    means = {
+        variant: curves[(curves.arm == variant) & ~curves.diverged]
+        .groupby("step")
+        .test_error.mean()
+        for variant in variants
+    }
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(2, 2, 8.4, 6.2, sharex=True, sharey=True)
+        for axes, variant in zip(panels, variants, strict=True):
+            color = arm_color(variant)
+            for other, mean in means.items():
+                if other != variant:
+                    axes.plot(mean.index, mean, color="#c4c4c4", lw=1.2)
+            for _, run in curves[curves.arm == variant].groupby("seed"):
+                style = ":" if run.diverged.any() else "-"
+                axes.plot(run.step, run.test_error, style, color=color, lw=0.8)
+            mean = means[variant]
+            axes.plot(mean.index, mean, color=color, lw=2.4, label=variant)
+            lost = curves[(curves.arm == variant) & curves.diverged].seed.nunique()
+            seeds = curves[curves.arm == variant].seed.nunique()
+            note = f"{variant}\n" + (f"final {mean.iloc[-1]:.1f} %" if len(mean) else "")
+            note += f"\n{lost} of {seeds} diverged" if lost else ""
+            axes.text(0.04, 0.05, note, transform=axes.transAxes, color=color, va="bottom")
+            axes.set(xscale="log", yscale="log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            _percent_axis(axes, curves.test_error)
+        for axes, title in zip(panels[:2], columns, strict=True):
+            axes.set_title(title)
+        for axes, title in zip(panels[::2], rows, strict=True):
+            axes.set_ylabel(f"{title}\ntest error (%)")
+        for axes in panels[2:]:
+            axes.set_xlabel("gradient step")
+    return figure
+
+
+def dial(runs: Sequence[Mapping[float, pd.DataFrame]], xlabels: Sequence[str]) -> Figure:
+    """Test error after the first epoch, best and final against a setting of KUMAR.
+
+    A line joins the means over the seeds that trained, a dot is a seed.
+
+    Args:
+        runs: For each panel, `metrics.runs_table` by value of the setting.
+        xlabels: Names of the settings.
+    """
+    styles = {"first_epoch": ("after epoch 1", "o", "#e39b28"), "best": ("best", "s", "#3a8f5c")}
+    styles["final"] = ("final", "D", _COLORS["KUMAR"])
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(1, len(runs), 4.4 * len(runs), 3.6, sharey=True)
+        for axes, tables, xlabel in zip(panels, runs, xlabels, strict=True):
+            for column, (label, marker, color) in styles.items():
+                kept = {x: table[~table.diverged][column] for x, table in tables.items()}
+                axes.plot(
+                    list(kept),
+                    [values.mean() for values in kept.values()],
+                    marker + "-",
+                    color=color,
+                    ms=5,
+                    label=label,
+                )
+                for x, values in kept.items():
+                    axes.plot([x] * len(values), values, ".", color=color, ms=4, alpha=0.6)
+            axes.set(xscale="log", yscale="log", xlabel=xlabel, xticks=list(tables))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.minorticks_off()
+            errors = [table[column] for table in tables.values() for column in styles]
+            _percent_axis(axes, pd.concat(errors))
+        panels[0].set_ylabel("test error (%)")
+        panels[-1].legend()
+    return figure
+
+
 def endpoints(runs: pd.DataFrame) -> Figure:
     """Best and final test error by arm, over the seeds that trained; a dot a seed.
 
@@ -179,6 +273,150 @@ def endpoints(runs: pd.DataFrame) -> Figure:
         highest = errors.max(initial=0.0)
         panels[0].set_ylim(0, 1.06 * highest if highest > 0 else None)
     return figure
+
+
+def screen(curves: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """Test error by epoch, and its measures seed by seed; a row of panels a data set.
+
+    Left, as in `dynamics`: mean and band over the seeds that trained, those that diverged dotted.
+    Right, for each measure: a dot a run that trained, a line a seed, a bar at the arm's median.
+
+    Args:
+        curves: As `metrics.curves_table` gives.
+        runs: As `metrics.measures_table` gives.
+    """
+    datasets = list(runs.dataset.unique())
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(
+            len(datasets), 2, 9.2, 3.5 * len(datasets), width_ratios=[1.0, 1.15]
+        )
+        figure.set_layout_engine("constrained", hspace=0.06)
+        for index, dataset in enumerate(datasets):
+            left, right = panels[2 * index : 2 * index + 2]
+            _screen_curves(left, curves[curves.dataset == dataset])
+            _screen_measures(right, runs[runs.dataset == dataset])
+            left.set_title(f"{dataset_title(dataset)}, by epoch")
+            right.set_title(f"{dataset_title(dataset)}, seed by seed")
+    return figure
+
+
+def _screen_curves(axes: Axes, curves: pd.DataFrame) -> None:
+    ends = at_epoch_ends(curves)
+    for arm in curves.arm.unique():
+        runs = ends[ends.arm == arm]
+        _band(axes, runs[~runs.diverged], "epoch", arm)
+        for _, run in runs[runs.diverged].groupby("seed"):
+            axes.plot(run.epoch, run.test_error, ":", color=arm_color(arm), lw=1)
+        _label(axes, curves[curves.arm == arm])
+    axes.set(yscale="log", xlabel="epoch", ylabel="test error (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="upper right")
+
+
+def _screen_measures(axes: Axes, runs: pd.DataFrame) -> None:
+    arms = list(runs.arm.unique())
+    centers = 0.8 / len(arms) * (np.arange(len(arms)) - (len(arms) - 1) / 2)
+    for position, column in enumerate(MEASURES):
+        # By arm (rows) and seed; NaN where a run diverged, so that the seed's line has a gap.
+        values = runs.assign(kept=runs[column].where(~runs.diverged)).pivot(
+            index="arm", columns="seed", values="kept"
+        )
+        for seed in values.columns:
+            axes.plot(position + centers, values.loc[arms, seed], "-", color="#b5b5b5", lw=0.9)
+        for center, arm in zip(position + centers, arms, strict=True):
+            kept = values.loc[arm].dropna()
+            axes.plot(
+                np.full(len(kept), center),
+                kept,
+                "o",
+                color=arm_color(arm),
+                ms=5,
+                alpha=0.7,
+                mec="none",
+            )
+            if len(kept):
+                axes.hlines(kept.median(), center - 0.12, center + 0.12, color=arm_color(arm))
+    axes.set(xlim=(-0.5, len(MEASURES) - 0.5), ylabel="test error (%)")
+    axes.set_xticks(range(len(MEASURES)), list(MEASURES.values()))
+    axes.grid(False, axis="x")
+
+
+def budget(table: pd.DataFrame) -> Figure:
+    """Test error against each cost of a network, on logarithmic axes: a marker a network.
+
+    The marker is the mean over the seeds that trained, hollow if some did not, and the thin bar
+    their range. A line joins networks that differ in size alone. The black steps are the Pareto
+    front of all: nothing was seen below them.
+
+    Args:
+        table: As `metrics.budget_table` gives.
+    """
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(1, len(COSTS), 10.2, 4.9, sharey=True)
+        trained = table[table.error.notna()]
+        for axes, cost in zip(panels, COSTS, strict=True):
+            for names, family in _families(table):
+                _budget_family(axes, family.sort_values(cost), cost, *names)
+            _staircase(axes, trained[cost], trained.error)
+            axes.set(xscale="log", yscale="log", xlabel=cost)
+            axes.margins(x=0.13)  # for the sizes
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        panels[0].set(ylabel="test error (%)")
+        panels[1].set(xlabel="multiplications per image")
+        if len(trained):
+            _percent_axis(panels[0], trained.low)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _families(table: pd.DataFrame) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:
+    """Networks that differ in size alone, by arm and number of layers."""
+    for arm in table.arm.unique():
+        for layers in sorted(table.layers[table.arm == arm].unique()):
+            yield (arm, int(layers)), table[(table.arm == arm) & (table.layers == layers)]
+
+
+def _budget_family(axes: Axes, family: pd.DataFrame, cost: str, arm: str, layers: int) -> None:
+    color, marker = arm_color(arm), _MARKERS[(layers - 1) % len(_MARKERS)]
+    runs, failures = family.seeds.sum(), family.diverged.sum()
+    label = f"{arm}, {layers} layer{'s' if layers > 1 else ''}" + (
+        f" ({failures} of {runs} runs diverged)" if failures else ""
+    )
+    shown = family[family.error.notna()]
+    axes.vlines(shown[cost], shown.low, shown.high, color=color, lw=1)
+    axes.plot(shown[cost], shown.error, "-", color=color, lw=0.9, alpha=0.6)
+    for lost, networks in shown.groupby(shown.diverged > 0):
+        face = "white" if lost else color
+        axes.plot(networks[cost], networks.error, marker, color=color, mfc=face, ms=6, zorder=3)
+    if len(shown) > 1:
+        for (_, network), side in zip(shown.iloc[[0, -1]].iterrows(), (-1, 1), strict=True):
+            axes.annotate(
+                network["size"],
+                (network[cost], network.error),
+                (6 * side, 0),
+                textcoords="offset points",
+                ha="right" if side < 0 else "left",
+                va="center",
+                fontsize=7.5,
+                color=color,
+            )
+    axes.plot([], [], marker + "-", color=color, lw=0.9, ms=6, label=label)
+
+
+def _staircase(axes: Axes, costs: pd.Series[Any], errors: pd.Series[Any]) -> None:
+    front = pareto_front(costs, errors)
+    axes.step(
+        np.sort(costs[front]),
+        np.sort(errors[front])[::-1],
+        color="black",
+        lw=1.1,
+        where="post",
+        label="Pareto front",
+    )
 
 
 def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
@@ -296,28 +534,34 @@ def smoothed_relu(deviations: Sequence[float]) -> Figure:
 
 
 def error_against(
-    x: ArrayLike, errors: ArrayLike, xlabel: str, ylabel: str, slope: float | None = None
+    x: ArrayLike,
+    errors: ArrayLike | Mapping[str, ArrayLike],
+    xlabel: str,
+    ylabel: str,
+    slope: float | None = None,
 ) -> Figure:
     """Error against something on two logarithmic axes: a dot a repetition, their median a line.
 
     Args:
         x: Abscissae, shape ``(n,)``.
-        errors: Errors, shape ``(n, repetitions)``.
+        errors: Errors, shape ``(n, repetitions)``; or several such, by label.
         xlabel: Label of the abscissa.
         ylabel: Label of the ordinate.
         slope: Slope of a dashed guide through the first median, if one is wanted.
     """
-    x, errors = np.asarray(x), np.asarray(errors)
-    median = np.median(errors, axis=1)
+    x = np.asarray(x)
+    curves = errors if isinstance(errors, Mapping) else {"median": errors}
     with mpl.style.context(_STYLE, after_reset=True):
         figure, (axes,) = _figure(1, 1, 5.6, 3.6)
-        axes.loglog(
-            np.repeat(x, errors.shape[1]), errors.ravel(), "o", ms=3, alpha=0.35, mec="none"
-        )
-        axes.loglog(x, median, color="C0", label="median")
-        if slope is not None:
-            guide = median[0] * (x / x[0]) ** slope
-            axes.loglog(x, guide, "--", color="#444444", lw=1, label=f"slope {slope:g}")
+        for index, (label, values) in enumerate(curves.items()):
+            values, color = np.asarray(values), f"C{index}"
+            median = np.median(values, axis=1)
+            dots = np.repeat(x, values.shape[1])
+            axes.loglog(dots, values.ravel(), "o", color=color, ms=3, alpha=0.35, mec="none")
+            axes.loglog(x, median, color=color, label=label)
+            if slope is not None and index == 0:
+                guide = median[0] * (x / x[0]) ** slope
+                axes.loglog(x, guide, "--", color="#444444", lw=1, label=f"slope {slope:g}")
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.legend()
     return figure
@@ -343,6 +587,109 @@ def step_times(table: pd.DataFrame) -> Figure:
         axes.set(xlabel="time, in bare products", xlim=(0.0, 1.3 * table.high.max()))
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
+    return figure
+
+
+def predicted_scale(table: pd.DataFrame) -> Figure:
+    """Measured output std against the predicted one, with the range over draws.
+
+    Args:
+        table: As `scale.first_layer_scales` or `scale.stack_scales` gives.
+    """
+    deep = "layer" in table
+    datasets = [""] if deep else list(table.dataset.unique())
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(1, len(datasets), 4.4 * len(datasets), 4.0, sharey=True)
+        for axes, dataset in zip(panels, datasets, strict=True):
+            rows = table if deep else table[table.dataset == dataset]
+            ends = [0.6 * rows.low.min(), 1.6 * rows.high.max()]
+            axes.plot(ends, ends, color="#888888", lw=1)
+            for color, init in zip(_COMPONENTS, rows.init.unique(), strict=False):
+                group = rows[rows.init == init]
+                name = init if init == "fan-in" else f"scale {init}"
+                parts = (
+                    {name: group}
+                    if deep
+                    else {f"{name}, d = {d}": group[group.d == d] for d in group.d.unique()}
+                )
+                for marker, (label, part) in zip("osD^v", parts.items(), strict=False):
+                    axes.errorbar(
+                        part.predicted,
+                        part.measured,
+                        yerr=[part.measured - part.low, part.high - part.measured],
+                        fmt=marker,
+                        color=color,
+                        ms=5,
+                        elinewidth=0.8,
+                        label=label,
+                    )
+            axes.set(xscale="log", yscale="log", xlabel="predicted std", title=dataset)
+        panels[0].set_ylabel("measured std")
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def movement(table: pd.DataFrame) -> Figure:
+    """How far clouds and readouts are from their start, by step: means over seeds.
+
+    Args:
+        table: As `metrics.movement_table` gives.
+    """
+    layers = sorted(table.layer.unique())
+    styles = {"mu": ("-", "means of the clouds"), "U": ("--", "readouts")}
+    rows = table[table.parameter.isin(list(styles)) & (table.step > 0)]
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(1, len(layers), 4.6 * len(layers), 3.8, sharey=True)
+        for axes, layer in zip(panels, layers, strict=True):
+            for arm in rows.arm.unique():
+                for parameter, (style, _) in styles.items():
+                    chosen = rows[
+                        (rows.layer == layer) & (rows.arm == arm) & (rows.parameter == parameter)
+                    ]
+                    mean = chosen.groupby("step").moved.mean()
+                    axes.plot(mean.index, mean, style, color=arm_color(arm))
+            axes.set(xscale="log", yscale="log", xlabel="gradient step", title=f"layer {layer}")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        panels[0].set_ylabel("distance from the start, relative")
+        for arm in rows.arm.unique():
+            panels[-1].plot([], [], color=arm_color(arm), label=arm)
+        for style, label in styles.values():
+            panels[-1].plot([], [], style, color="#555555", label=label)
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def feature_learning(tables: Mapping[float, pd.DataFrame]) -> Figure:
+    """Distance that clouds and readouts have gone at the end of training, against the target std.
+
+    A line joins the medians over seeds, a dot is a seed.
+
+    Args:
+        tables: By target std, as `metrics.movement_table` gives.
+    """
+    parameters = {"mu": "means of the clouds", "sigma": "deviations of the clouds", "U": "readouts"}
+    layers = sorted(next(iter(tables.values())).layer.unique())
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(1, len(layers), 4.6 * len(layers), 3.6, sharey=True)
+        for axes, layer in zip(panels, layers, strict=True):
+            for color, (parameter, label) in zip(_COMPONENTS, parameters.items(), strict=False):
+                ends = {
+                    target: table[
+                        (table.step == table.step.max())
+                        & (table.layer == layer)
+                        & (table.parameter == parameter)
+                    ].moved
+                    for target, table in tables.items()
+                }
+                medians = [values.median() for values in ends.values()]
+                axes.loglog(list(ends), medians, "o-", color=color, ms=5, label=label)
+                for target, values in ends.items():
+                    axes.plot([target] * len(values), values, ".", color=color, ms=4, alpha=0.6)
+            axes.set(xlabel="target std", title=f"layer {layer}", xticks=list(tables))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.minorticks_off()
+        panels[0].set_ylabel("distance gone, relative")
+        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -392,6 +739,16 @@ def _band(axes: Axes, runs: pd.DataFrame, x: str, arm: str) -> None:
     high = np.minimum(mean + deviation, table.max(axis=1))
     axes.plot(mean.index, mean, color=arm_color(arm))
     axes.fill_between(mean.index, low, high, color=arm_color(arm), alpha=0.18, lw=0)
+
+
+def _label(axes: Axes, runs: pd.DataFrame) -> None:
+    """An arm's entry for the legend: its seeds, and how many of them diverged."""
+    (arm,) = runs.arm.unique()
+    seeds, failures = runs.seed.nunique(), runs[runs.diverged].seed.nunique()
+    label = f"{arm} ({seeds} seed{'s' if seeds > 1 else ''}" + (
+        f", {failures} diverged)" if failures else ")"
+    )
+    axes.plot([], [], ":" if failures == seeds else "-", color=arm_color(arm), label=label)
 
 
 def _percent_axis(axes: Axes, errors: pd.Series[Any]) -> None:

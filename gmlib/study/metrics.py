@@ -7,34 +7,63 @@ left out where errors are averaged, and every table that leaves them out says ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from gmlib.study.config import RunConfig
+from gmlib.study.cost import multiplications, num_parameters
 from gmlib.study.training import RunRecord
 
 __all__ = [
+    "COSTS",
+    "MEASURES",
     "Claim",
+    "against_dense",
     "at_epoch_ends",
     "bootstrap_interval",
+    "budget_summary",
+    "budget_table",
+    "by_variant",
     "compare_with_note",
     "curves_table",
+    "dataset_title",
     "divergence_table",
+    "epochs_to_match",
     "errors_at",
     "first_hits",
     "init_summary",
     "init_table",
     "labelled",
+    "measures_summary",
+    "measures_table",
+    "median_interval",
+    "movement_table",
     "paired_differences",
+    "paired_medians",
+    "pareto_front",
     "runs_table",
     "threshold_table",
     "trained",
     "trained_pairs",
+    "windows_table",
 ]
+
+MEASURES: Mapping[str, str] = {
+    "best": "best",
+    "smoothed": "smoothed final",
+    "auc": "AUC",
+}
+"""What the note's screen measures of a run: columns of `measures_table`, with their names."""
+
+COSTS = ("parameters", "multiplications")
+"""What a network costs: columns of `budget_table`; see `study.cost`."""
+
+_LAST_EPOCHS = 5  # of which `smoothed` is the mean
 
 
 def diverged(record: RunRecord) -> bool:
@@ -43,9 +72,13 @@ def diverged(record: RunRecord) -> bool:
 
 
 def curves_table(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row an evaluation: arm, seed, step, epoch, test_error (%), test_loss, diverged."""
+    """One row an evaluation: dataset, arm, seed, step, epoch, test_error (%), test_loss, diverged.
+
+    ``epoch`` is a fraction within epochs.
+    """
     return _table(
         {
+            "dataset": record.config.dataset,
             "arm": record.config.arm,
             "seed": record.config.seed,
             "step": step,
@@ -91,6 +124,64 @@ def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
             }
         )
     return _table(rows)
+
+
+def measures_table(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row a run: dataset, arm, seed, three measures of its test error (%), diverged.
+
+    ``best`` is the lowest error at the end of an epoch. ``smoothed`` is the mean over the ends of
+    the last five epochs, or of all if there are fewer. ``auc`` is the area under the curve of the
+    error at the ends of epochs, a bar of width one an epoch, divided by the number of epochs: their
+    mean, and so an error itself.
+
+    Raises:
+        ValueError: If there are no runs.
+    """
+    if not records:
+        raise ValueError("there are no runs: datasets, arms and seeds each need at least one entry")
+    rows = []
+    for record in records:
+        curve = curves_table([record])
+        ends = at_epoch_ends(curve)
+        errors = ends.test_error.to_numpy() if len(ends) else curve.test_error.to_numpy()
+        rows.append(
+            {
+                "dataset": record.config.dataset,
+                "arm": record.config.arm,
+                "seed": record.config.seed,
+                "best": errors.min(),
+                "smoothed": errors[-_LAST_EPOCHS:].mean(),
+                "auc": errors.mean(),
+                "diverged": diverged(record),
+            }
+        )
+    return _table(rows)
+
+
+def measures_summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """By data set and arm, how many seeds diverged and the measures (%) of the others.
+
+    Args:
+        runs: As `measures_table` gives.
+
+    Returns:
+        One row a data set and arm: seeds, those that diverged, and mean and range of each measure.
+    """
+    rows = []
+    for (dataset, arm), group in _groups(runs, ["dataset", "arm"]):
+        survivors = group[~group.diverged]
+        rows.append(
+            {
+                "in %": f"{dataset_title(dataset)}, {arm}",
+                "seeds": len(group),
+                "diverged": int(group.diverged.sum()),
+                **{
+                    name: _mean_range(survivors[column], "{:.2f}")
+                    for column, name in MEASURES.items()
+                },
+            }
+        )
+    return labelled(_table(rows), "in %")
 
 
 def trained(runs: pd.DataFrame, arm: str, column: str) -> NDArray[np.float64]:
@@ -266,13 +357,12 @@ def paired_differences(
     for column in columns:
         difference = pairs[column] - pairs[f"{column}_other"]
         low, high = bootstrap_interval(difference)
-        wins = int((difference < 0).sum())
         rows.append(
             {
                 "test error": column,
                 "pairs": len(difference),
                 "lost to divergence": num_lost,
-                f"{arm} lower": f"{wins} of {len(difference)}",
+                f"{arm} lower": _wins(difference),
                 "sign test p": f"{_sign_test(difference):.2g}",
                 "mean difference": f"{difference.mean():.2f}",
                 "bootstrap 95 %": f"[{low:.2f}, {high:.2f}]",
@@ -280,6 +370,351 @@ def paired_differences(
             }
         )
     return labelled(_table(rows), "test error")
+
+
+def paired_medians(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> pd.DataFrame:
+    """Differences ``arm - other`` of the measures, seed by seed, and their median.
+
+    Args:
+        runs: As `measures_table` gives.
+        arm: The arm that is hoped to be lower.
+        other: The arm that it is compared with.
+
+    Returns:
+        One row a data set and measure, over the pairs in which both arms trained: wins of `arm`,
+        the number of pairs lost to divergence, the two-sided p-value of the sign test, the median
+        difference in percentage points, and its `median_interval` with the interval's coverage.
+    """
+    rows = []
+    for (dataset,), group in _groups(runs, ["dataset"]):
+        pairs, num_lost = trained_pairs(group, arm, other)
+        for column, name in MEASURES.items():
+            difference = pairs[column] - pairs[f"{column}_other"]
+            low, high, coverage = median_interval(difference)
+            rows.append(
+                {
+                    f"{arm} less {other}": f"{dataset_title(dataset)}, {name}",
+                    f"{arm} lower": _wins(difference),
+                    "pairs lost": num_lost,
+                    "sign test p": f"{_sign_test(difference):.2g}",
+                    "median": f"{difference.median():.2f}",
+                    "interval": f"[{low:.2f}, {high:.2f}]",
+                    "coverage": f"{100 * coverage:.1f} %",
+                }
+            )
+    return labelled(_table(rows), f"{arm} less {other}")
+
+
+def windows_table(
+    curves: pd.DataFrame, windows: Sequence[int], arm: str = "KUMAR", other: str = "BL"
+) -> pd.DataFrame:
+    """Wins and median difference by data set, for means over the last epochs of several numbers.
+
+    The mean over the last epoch is the final error, that over all epochs is the AUC; those between
+    are the final error, smoothed.
+
+    Args:
+        curves: As `curves_table` gives.
+        windows: Numbers of last epochs, of which those below the number of epochs are used. All
+            epochs are added.
+        arm: The arm that is hoped to be lower.
+        other: The arm that it is compared with.
+
+    Returns:
+        One row a data set, over the pairs in which both arms trained: by number of epochs, wins of
+        `arm` and the median over pairs of ``arm - other`` in percentage points.
+    """
+    rows = []
+    for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
+        differences = ours - theirs
+        row = {"mean over": dataset_title(dataset)}
+        for window in (*(window for window in windows if window < len(ours)), len(ours)):
+            means = differences.tail(window).mean()
+            name = "all" if window == len(ours) else "the last" if window == 1 else f"last {window}"
+            row[name] = f"{_wins(means)}: {means.median():.2f}" if len(means) else "–"
+        rows.append(row)
+    return labelled(_table(rows), "mean over")
+
+
+def epochs_to_match(curves: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> pd.DataFrame:
+    """How many epochs each arm of a pair takes to the best error of `other`.
+
+    Args:
+        curves: As `curves_table` gives.
+        arm: The arm that is hoped to be sooner.
+        other: The arm whose lowest error at the end of an epoch is the mark.
+
+    Returns:
+        One row a data set, over the pairs in which both arms trained: the number of pairs, median
+        and range of the epoch at which `other` had its best error, the number of pairs in which
+        `arm` had an error at most as high, and median and range of the first epoch at which it had.
+    """
+    rows = []
+    for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
+        # Errors are multiples of 1/N; the slack is for their rounding alone.
+        reached = ours <= theirs.min() + 1e-9
+        first = reached.idxmax()[reached.any()]
+        rows.append(
+            {
+                "epochs": dataset_title(dataset),
+                "pairs": len(theirs.columns),
+                f"{other}'s best": _range(theirs.idxmin(), "{:g}"),
+                f"{arm} got there": f"{len(first)} of {len(theirs.columns)}",
+                f"{arm}'s first": _range(first, "{:g}"),
+            }
+        )
+    return labelled(_table(rows), "epochs")
+
+
+def _paired_curves(
+    curves: pd.DataFrame, arm: str, other: str
+) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """By data set, the errors of two arms by epoch (rows) and seed, where both trained."""
+    paired = {}
+    for (dataset,), group in _groups(curves, ["dataset"]):
+        ends = at_epoch_ends(group[~group.diverged])
+        ours, theirs = (
+            ends[ends.arm == name]
+            .assign(epoch=ends.epoch.round())
+            .pivot(index="epoch", columns="seed", values="test_error")
+            for name in (arm, other)
+        )
+        seeds = ours.columns.intersection(theirs.columns)
+        paired[dataset] = (ours[seeds], theirs[seeds])
+    return paired
+
+
+def budget_table(
+    records: Iterable[RunRecord], num_features: int, measure: str = "smoothed"
+) -> pd.DataFrame:
+    """What each network costs and how well it does, over the seeds that trained.
+
+    Args:
+        records: The runs; those that differ in nothing but the seed are one network.
+        num_features: Size of the inputs, on which the costs depend.
+        measure: Which error, one of `MEASURES`.
+
+    Returns:
+        One row a network: its name, arm, number of layers and size, its cost by each name of
+        `COSTS`, seeds and those that diverged, and mean, lowest and highest error (%) of the
+        others, NaN if there are none.
+    """
+    networks: dict[str, list[RunRecord]] = {}
+    for record in records:
+        networks.setdefault(replace(record.config, seed=0).run_id, []).append(record)
+    rows = []
+    for own in networks.values():
+        config, runs = own[0].config, measures_table(own)
+        errors = runs.loc[~runs.diverged, measure]
+        layers = "→".join(map(str, (num_features, *config.widths)))
+        size = _size(config)
+        name = f"{config.arm} {layers}" + ("" if config.arm == "FC" else f", {size}")
+        rows.append(
+            {
+                "network": _unbroken(name),
+                "arm": config.arm,
+                "layers": len(config.widths),
+                "size": size,
+                "parameters": num_parameters(config, num_features),
+                "multiplications": multiplications(config, num_features),
+                "seeds": len(runs),
+                "diverged": int(runs.diverged.sum()),
+                "error": errors.mean(),
+                "low": errors.min(),
+                "high": errors.max(),
+            }
+        )
+    return _table(rows)
+
+
+def _size(config: RunConfig) -> str:
+    """What there is more of in a larger network: hidden units, neurons or components."""
+    if config.arm == "FC":
+        return f"h = {', '.join(map(str, config.widths[:-1])) or 0}"
+    if config.arm == "NEURONS":
+        return f"m = {config.num_neurons}"
+    return f"K = {config.num_components}"
+
+
+def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
+    """Which networks are beaten by no other: none costs less and errs no more, nor the reverse.
+
+    Args:
+        costs: Costs by network.
+        errors: Errors by network, NaN where there is none; such a network is not on the front.
+    """
+    costs, errors = np.asarray(costs, dtype=float), np.asarray(errors, dtype=float)
+    no_worse = (costs[:, None] <= costs) & (errors[:, None] <= errors)  # [i, j]: i than j
+    better = (costs[:, None] < costs) | (errors[:, None] < errors)
+    front: NDArray[np.bool_] = np.isfinite(errors) & ~(no_worse & better).any(axis=0)
+    return front
+
+
+def budget_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """`budget_table` for reading, from the smallest network on, with who is on which front.
+
+    Returns:
+        One row a network: parameters, multiplications, seeds that diverged, mean and range of the
+        error (%), and the costs by which the network is on the Pareto front of all.
+    """
+    ordered = table.sort_values("parameters", kind="stable")
+    fronts = {cost: pareto_front(ordered[cost], ordered.error) for cost in COSTS}
+    rows = []
+    for index, row in enumerate(ordered.to_dict("records")):
+        on = [cost for cost in COSTS if fronts[cost][index]]
+        errors = pd.Series([row["low"], row["high"]]).dropna()
+        rows.append(
+            {
+                "network": row["network"],
+                **{cost: f"{row[cost]:,}" for cost in COSTS},
+                "diverged": f"{row['diverged']} of {row['seeds']}",
+                "test error (%)": _with_range(errors, row["error"], "{:.2f}")
+                if len(errors)
+                else "–",
+                "on the front": "both" if len(on) == len(COSTS) else ", ".join(on) or "–",
+            }
+        )
+    return labelled(_table(rows), "network")
+
+
+def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame:
+    """For each other network, what a dense one does at its cost, and costs at its error.
+
+    Args:
+        table: As `budget_table` gives.
+        cost: Which cost, one of `COSTS`.
+
+    Returns:
+        One row a network that is not dense: its cost and its mean error (%); by its hidden units,
+        the dense network with the lowest mean error of those that cost no more, and the cheapest of
+        those whose mean error is no higher; how many times the latter's cost the network costs.
+    """
+    dense = table[(table.arm == "FC") & table.error.notna()]
+    rows = []
+    for _, own in table[table.arm != "FC"].iterrows():
+        row = {
+            "network": own.network,
+            cost: f"{own[cost]:,}",
+            "error (%)": "–" if np.isnan(own.error) else f"{own.error:.2f}",
+            "best FC at that cost": "–",
+            "FC as good": "–",
+            "times its cost": "–",
+        }
+        affordable, as_good = dense[dense[cost] <= own[cost]], dense[dense.error <= own.error]
+        if len(affordable):
+            best = affordable.loc[affordable.error.idxmin()]
+            row["best FC at that cost"] = _unbroken(f"{best['size']}: {best.error:.2f}")
+        if len(as_good):
+            cheapest = as_good.loc[as_good[cost].idxmin()]
+            row["FC as good"] = _unbroken(cheapest["size"])
+            row["times its cost"] = f"{own[cost] / cheapest[cost]:.1f}"
+        rows.append(row)
+    return labelled(_table(rows), "network")
+
+
+def _unbroken(text: str) -> str:
+    """With spaces at which a table's cell does not break."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def median_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """Exact interval of the median between two of the values, and its coverage.
+
+    Of n independent draws from a continuous distribution, the number below its median is binomial
+    with probability 1/2. The median therefore lies between the r-th lowest and the r-th highest
+    with probability ``1 - 2 P(binomial < r)``, whatever the distribution. The narrowest such
+    interval is taken that covers the median with at least probability `level`; or, where none does
+    (of 95 %: below six values), that from the lowest to the highest value.
+
+    Returns:
+        Lower end, upper end and coverage; NaN for fewer than 2 values.
+    """
+    values = np.sort(np.asarray(values, dtype=float))
+    n = len(values)
+    if n < 2:
+        return np.nan, np.nan, np.nan
+    ranks = np.arange(1, n // 2 + 1)
+    coverages = 1.0 - 2.0 * stats.binom.cdf(ranks - 1, n, 0.5)  # falls as the rank grows
+    rank = max(1, int((coverages >= level).sum()))
+    return float(values[rank - 1]), float(values[n - rank]), float(coverages[rank - 1])
+
+
+def by_variant(
+    records: Mapping[str, Sequence[RunRecord]],
+    table: Callable[[Sequence[RunRecord]], pd.DataFrame],
+) -> pd.DataFrame:
+    """A table of runs with variants for arms, where runs of one arm differ in a setting.
+
+    Args:
+        records: By variant.
+        table: One of `runs_table`, `curves_table`, `init_table`.
+    """
+    tables = [table(runs).assign(arm=variant) for variant, runs in records.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def movement_table(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """One row an evaluation and parameter: arm, seed, layer (from 1), parameter, step, moved.
+
+    ``moved`` is the distance from the initialization relative to the norm there. Runs that
+    diverged are left out.
+    """
+    return _table(
+        {
+            "arm": record.config.arm,
+            "seed": record.config.seed,
+            "layer": int(name.partition(".")[0]) + 1,
+            "parameter": name.partition(".")[2],
+            "step": step,
+            "moved": moved,
+        }
+        for record in records
+        if not diverged(record)
+        for name, distances in record.movement.items()
+        for step, moved in zip(record.curves["step"], distances, strict=True)
+    )
+
+
+def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> pd.DataFrame:
+    """Each variant from its start to its end, and how its final errors compare in pairs.
+
+    Returns:
+        One row a variant: std of the logits at the start; seeds that diverged; the test error (%)
+        after the first epoch, the best and the final, as mean and range over the seeds that
+        trained; seeds that reached 5 % and the median of their first-hit steps; the mean paired
+        difference of the final error from that of `reference`, in percentage points, with its
+        95 % interval by Student's t and the number of pairs in which both trained.
+    """
+    runs, starts = by_variant(records, runs_table), by_variant(records, init_table)
+    rows = []
+    for variant, own in records.items():
+        logits = starts[(starts.arm == variant) & (starts.layer == starts.layer.max())].std_after
+        hits = first_hits(own, [5.0]).step
+        reached = hits.dropna()
+        row = {
+            "variant": variant,
+            "std of logits": f"{logits.mean():.2g}",
+            "diverged": f"{int(runs.diverged[runs.arm == variant].sum())} of {len(own)}",
+        }
+        for column, name in (("first_epoch", "epoch 1"), ("best", "best"), ("final", "final")):
+            row[name] = _mean_range(pd.Series(trained(runs, variant, column)), "{:.2f}")
+        row["steps to 5 %"] = (
+            f"{reached.median():,.0f} ({len(reached)} of {len(hits)})" if len(reached) else "–"
+        )
+        if variant == reference:
+            row[f"final, less {reference}'s"] = "–"
+        else:
+            pairs, _ = trained_pairs(runs, variant, reference)
+            difference = pairs.final - pairs.final_other
+            row[f"final, less {reference}'s"] = (
+                "{:+.2f} [{:+.2f}, {:+.2f}], {}".format(
+                    difference.mean(), *_t_interval(difference), len(difference)
+                )
+                if len(difference)
+                else "–"
+            )
+        rows.append(row)
+    return labelled(_table(rows), "variant")
 
 
 def bootstrap_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -303,6 +738,10 @@ def _t_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
         return np.nan, np.nan
     low, high = stats.t.interval(level, len(values) - 1, values.mean(), stats.sem(values))
     return float(low), float(high)
+
+
+def _wins(differences: pd.Series) -> str:
+    return f"{int((differences < 0).sum())} of {len(differences)}"
 
 
 def _sign_test(differences: pd.Series) -> float:
@@ -385,6 +824,21 @@ def compare_with_note(claims: Iterable[Claim]) -> pd.DataFrame:
     """The note's statements beside ours; ours as mean (lowest to highest) over seeds."""
     table = labelled(_table(claim.row() for claim in claims), "quantity")
     return table.replace(" %", "\N{NO-BREAK SPACE}%", regex=True)
+
+
+def _groups(
+    table: pd.DataFrame, columns: list[str]
+) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The rows that agree in some columns, with what they agree in, in order of appearance."""
+    for names, group in table.groupby(columns, sort=False):
+        assert isinstance(names, tuple)
+        yield tuple(map(str, names)), group
+
+
+def dataset_title(dataset: str) -> str:
+    """A data set's name as prose writes it; that of one's own as it is."""
+    titles = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
+    return titles.get(dataset, dataset if ":" in dataset else dataset.upper())
 
 
 def _table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

@@ -14,12 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gmlib.study.metrics import (
+    MEASURES,
     Claim,
     at_epoch_ends,
     compare_with_note,
     curves_table,
+    dataset_title,
     errors_at,
     first_hits,
+    measures_table,
     runs_table,
     trained,
     trained_pairs,
@@ -27,13 +30,15 @@ from gmlib.study.metrics import (
 from gmlib.study.propagation import propagate
 from gmlib.study.training import RunRecord
 
-__all__ = ["dynamics", "endpoints", "headlines", "propagation", "thresholds"]
+__all__ = ["dynamics", "endpoints", "headlines", "propagation", "screen", "thresholds"]
 
 Comparison = pd.DataFrame | str
 """A table of the note's statements beside ours, or a sentence where there is nothing to compare."""
 
 MAIN_STUDY = {"dataset": "mnist", "epochs": 20, "num_components": 10, "widths": (100, 10)}
 PROPAGATION = {"dataset": "mnist", "epochs": 20, "num_components": 5, "widths": (10,)}
+SCREEN = {"epochs": 30, "num_components": 20, "widths": (10,)}
+SCREEN_DATASETS = ("mnist", "fashion-mnist")
 _NO_FIGURES = "The note has no figures for these settings."
 
 
@@ -186,6 +191,40 @@ def propagation(records: Sequence[RunRecord]) -> Comparison:
             ),
         ]
     )
+
+
+def screen(records: Sequence[RunRecord]) -> Comparison:
+    """The earlier screen, of which section 4 gives the wins."""
+    datasets = {record.config.dataset for record in records}
+    if not (_is_the_notes(records, SCREEN) and datasets <= set(SCREEN_DATASETS)):
+        return _NO_FIGURES
+    table = measures_table(records)
+    claims = []
+    for dataset in SCREEN_DATASETS:
+        runs, title = table[table.dataset == dataset], dataset_title(dataset)
+        pairs, _ = trained_pairs(runs, "KUMAR", "BL")
+        for column, name in MEASURES.items():
+            wins = int((pairs[column] < pairs[f"{column}_other"]).sum())
+            claims.append(
+                Claim(
+                    f"{title}, {name}: KUMAR lower",
+                    (len(pairs), len(pairs)),
+                    [wins] if len(pairs) else [],
+                    f" of {len(pairs)}",
+                    digits=0,
+                    stated="10 of 10",
+                )
+            )
+        claims.append(
+            Claim(
+                f"{title}: seeds of BL that diverge",
+                (0, 0),
+                [_num_diverged(runs, "BL")],
+                digits=0,
+                stated="none reported",
+            )
+        )
+    return compare_with_note(claims)
 
 
 def headlines(records: Sequence[RunRecord]) -> Comparison:

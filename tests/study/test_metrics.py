@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,14 @@ def rows(table: pd.DataFrame) -> list[tuple[Any, ...]]:
 def test_curves_table(curve: MakeRecord) -> None:
     records = [curve("BL", 2, 90, 80, 70, 60, 50), curve("FC", 0, 88, 9, lost=True)]
     table = metrics.curves_table(records)
-    columns = ["arm", "seed", "step", "epoch", "test_error", "test_loss", "diverged"]
+    columns = ["dataset", "arm", "seed", "step", "epoch", "test_error", "test_loss", "diverged"]
     assert list(table.columns) == columns
     assert rows(table[table.arm == "BL"]) == [
-        ("BL", 2, 0, 0.0, 90.0, 1.0, False),
-        ("BL", 2, 1, 0.1, 80.0, 0.5, False),
-        ("BL", 2, 3, pytest.approx(0.3), 70.0, 0.5, False),
-        ("BL", 2, 10, 1.0, 60.0, 0.5, False),
-        ("BL", 2, 20, 2.0, 50.0, 0.5, False),
+        ("mnist", "BL", 2, 0, 0.0, 90.0, 1.0, False),
+        ("mnist", "BL", 2, 1, 0.1, 80.0, 0.5, False),
+        ("mnist", "BL", 2, 3, pytest.approx(0.3), 70.0, 0.5, False),
+        ("mnist", "BL", 2, 10, 1.0, 60.0, 0.5, False),
+        ("mnist", "BL", 2, 20, 2.0, 50.0, 0.5, False),
     ]
     assert table.diverged[table.arm == "FC"].tolist() == [True, True]
     assert table.diverged.dtype == bool
@@ -402,6 +403,404 @@ def test_a_seed_twice_is_refused() -> None:
     runs = pd.concat([runs_of(KUMAR={0: 4.0}, BL={0: 5.0}), runs_of(KUMAR={0: 3.0})])
     with pytest.raises(ValueError, match=r"[Dd]uplicate"):
         metrics.paired_differences(runs, ["best"])
+
+
+# --- The screen: measures of a run, medians over pairs -------------------------------------------
+
+
+@pytest.fixture
+def ends(make_record: MakeRecord) -> Callable[..., RunRecord]:
+    """A run with given errors (%) at the ends of its epochs, and other ones before the first."""
+
+    def make(
+        arm: str, seed: int, *percent: float, lost: bool = False, **settings: Any
+    ) -> RunRecord:
+        steps = [0, 1, 3, *range(10, 10 * len(percent) + 10, 10)]
+        losses = [1.0, *([math.nan] if lost else [0.5]) * (len(steps) - 1)]
+        errors = [error / 100 for error in (90, 1, 2, *percent)]
+        return make_record(arm, seed, errors, steps, losses, **settings)
+
+    return make
+
+
+def test_measures_table(ends: MakeRecord) -> None:
+    table = metrics.measures_table(
+        [
+            # Of seven epochs, the last five have mean 14; all have mean 30.
+            ends("BL", 3, 80, 60, 10, 20, 8, 20, 12),
+            ends("KUMAR", 3, 30, 10, 20, dataset="fashion-mnist"),  # fewer than five
+            ends("KUMAR", 4, 90, 90, lost=True),
+        ]
+    )
+    assert list(table) == ["dataset", "arm", "seed", "best", "smoothed", "auc", "diverged"]
+    assert rows(table) == [
+        ("mnist", "BL", 3, 8.0, pytest.approx(14.0), pytest.approx(30.0), False),
+        ("fashion-mnist", "KUMAR", 3, 10.0, pytest.approx(20.0), pytest.approx(20.0), False),
+        ("mnist", "KUMAR", 4, 90.0, 90.0, 90.0, True),
+    ]
+    assert set(metrics.MEASURES) <= set(table)
+
+
+def test_the_auc_is_that_of_bars_and_does_not_depend_on_the_steps_of_an_epoch(
+    make_record: MakeRecord,
+) -> None:
+    errors = [0.9, 0.5, 0.3, 0.2]
+    (auc, other) = (
+        metrics.measures_table(
+            [make_record("BL", 0, errors, [length * n for n in range(4)], epochs=3)]
+        ).auc[0]
+        for length in (10, 938)
+    )
+    assert auc == other == pytest.approx((50 * 1 + 30 * 1 + 20 * 1) / 3)
+
+
+def test_measures_of_a_run_without_epochs(make_record: MakeRecord) -> None:
+    table = metrics.measures_table([make_record("BL", 0, [0.875])])
+    assert rows(table) == [("mnist", "BL", 0, 87.5, 87.5, 87.5, False)]
+
+
+def test_no_runs_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^there are no runs: datasets, arms and seeds"):
+        metrics.measures_table([])
+
+
+def measures_of(dataset: str = "mnist", **errors: dict[int, float | None]) -> pd.DataFrame:
+    """Runs by arm and seed, with measures made from one error; None for one that diverged."""
+    return pd.DataFrame(
+        [
+            {
+                "dataset": dataset,
+                "arm": arm,
+                "seed": seed,
+                "best": 90.2 if error is None else error,
+                "smoothed": 90.2 if error is None else 2 * error,
+                "auc": 90.2 if error is None else 3 * error,
+                "diverged": error is None,
+            }
+            for arm, seeds in errors.items()
+            for seed, error in seeds.items()
+        ]
+    )
+
+
+def test_measures_summary() -> None:
+    table = metrics.measures_summary(
+        pd.concat(
+            [
+                measures_of(BL={0: 4.0, 1: 7.0, 2: 4.0, 3: None}, KUMAR={0: None}),
+                measures_of("own:images", KUMAR={0: 1.5}),
+            ]
+        )
+    )
+    assert table.to_dict("index") == {
+        "MNIST, BL": {
+            "seeds": 4,
+            "diverged": 1,
+            "best": "5.00 (4.00 to 7.00)",
+            "smoothed final": "10.00 (8.00 to 14.00)",
+            "AUC": "15.00 (12.00 to 21.00)",
+        },
+        "MNIST, KUMAR": {
+            "seeds": 1,
+            "diverged": 1,
+            **dict.fromkeys(metrics.MEASURES.values(), "–"),
+        },
+        "own:images, KUMAR": {
+            "seeds": 1,
+            "diverged": 0,
+            "best": "1.50",
+            "smoothed final": "3.00",
+            "AUC": "4.50",
+        },
+    }
+
+
+def test_paired_medians() -> None:
+    # By seed: -3, 0, -1, 2, -6, -2, -4, and a pair lost. Sorted: -6, -4, -3, -2, -1, 0, 2.
+    kumar = dict(enumerate([4.0, 5.0, 6.0, 9.0, 1.0, 3.0, 2.0, 8.0]))
+    baseline = {7: None, 6: 6.0, 5: 5.0, 4: 7.0, 3: 7.0, 2: 7.0, 1: 5.0, 0: 7.0}
+    other_data = measures_of("fashion-mnist", KUMAR={0: 1.0}, BL={0: 3.0})
+    runs = pd.concat([measures_of(KUMAR=kumar, BL=baseline), other_data])
+    table = metrics.paired_medians(runs)
+    assert table.loc["MNIST, best"].to_dict() == {
+        "KUMAR lower": "5 of 7",  # a tie is no win
+        "pairs lost": 1,
+        "sign test p": "0.22",  # 5 of 6 that are decided: 2 (6 + 1) / 64
+        "median": "-2.00",
+        "interval": "[-6.00, 2.00]",  # of seven, only the extremes cover 95 %: 1 - 2 / 128
+        "coverage": "98.4 %",
+    }
+    assert table["median"].tolist() == [
+        *("-2.00", "-4.00", "-6.00"),
+        *("-2.00", "-4.00", "-6.00"),
+    ]
+    assert list(table.index[3:]) == [
+        f"Fashion-MNIST, {name}" for name in ("best", "smoothed final", "AUC")
+    ]
+    alone = table.loc["Fashion-MNIST, AUC"]
+    assert (alone["interval"], alone["coverage"]) == ("[nan, nan]", "nan %")
+    assert (table.index.name, table.columns.name) == (None, "KUMAR less BL")
+    swapped = metrics.paired_medians(runs, arm="BL", other="KUMAR").loc["MNIST, best"]
+    assert (swapped["BL lower"], swapped["median"]) == ("1 of 7", "2.00")
+
+
+def test_the_measures_of_ten_pairs() -> None:
+    differences = [-0.1, -0.2, -0.3, -0.4, -0.5, -0.7, -0.8, -0.9, -1.0, -2.0]
+    runs = measures_of(
+        KUMAR={seed: 5 + difference for seed, difference in enumerate(differences)},
+        BL=dict.fromkeys(range(10), 5.0),
+    )
+    row = metrics.paired_medians(runs).loc["MNIST, best"]
+    assert row.tolist() == ["10 of 10", 0, "0.002", "-0.60", "[-1.00, -0.20]", "97.9 %"]
+
+
+def test_windows_table(ends: MakeRecord) -> None:
+    records = [
+        ends("KUMAR", 0, 40, 10, 10, 10),
+        ends("BL", 0, 80, 20, 10, 14),
+        ends("KUMAR", 1, 30, 30, 40, 20),
+        ends("BL", 1, 70, 20, 30, 10),
+        ends("KUMAR", 2, 30, 30, 30, 30),
+        ends("BL", 2, 90, 90, 90, 90, lost=True),
+        ends("FC", 1, 1, 1, 1, 1),
+        ends("KUMAR", 0, 40, 30, dataset="fashion-mnist"),
+        ends("BL", 0, 50, 20, dataset="fashion-mnist"),
+    ]
+    # MNIST, by epoch: -40, -10, 0, -4 and -40, 10, 10, 10.
+    table = metrics.windows_table(metrics.curves_table(records), [1, 2, 7])
+    assert table.loc["MNIST"].to_dict() == {
+        "the last": "1 of 2: 3.00",
+        "last 2": "1 of 2: 4.00",
+        "all": "2 of 2: -8.00",  # of -13.5 and -2.5
+    }
+    assert table.loc["Fashion-MNIST"].dropna().to_dict() == {
+        "the last": "0 of 1: 10.00",
+        "all": "0 of 1: 0.00",
+    }
+
+
+def test_the_windows_meet_the_measures(ends: MakeRecord) -> None:
+    rng = np.random.default_rng(0)
+    records = [
+        ends(arm, seed, *rng.uniform(1, 50, size=8)) for arm in ("BL", "KUMAR") for seed in range(5)
+    ]
+    table = metrics.windows_table(metrics.curves_table(records), [5]).loc["MNIST"]
+    medians = metrics.paired_medians(metrics.measures_table(records))
+    for window, name in {"last 5": "smoothed final", "all": "AUC"}.items():
+        row = medians.loc[f"MNIST, {name}"]
+        assert table[window] == f"{row['KUMAR lower']}: {row['median']}"
+
+
+def test_epochs_to_match(ends: MakeRecord) -> None:
+    records = [
+        ends("KUMAR", 0, 40, 20, 30, 10),
+        ends("BL", 0, 80, 30, 20, 25),  # best in the third; an equal error has matched it
+        ends("KUMAR", 1, 30, 30, 9, 8),
+        ends("BL", 1, 70, 20, 30, 10),  # best in the fourth
+        ends("KUMAR", 2, 30, 30, 30, 30),
+        ends("BL", 2, 80, 29, 80, 80),  # best in the second, and never matched
+        ends("KUMAR", 3, 1, 1, 1, 1),
+        ends("BL", 3, 90, 90, 90, 90, lost=True),
+        ends("FC", 0, 1, 1, 1, 1),
+    ]
+    table = metrics.epochs_to_match(metrics.curves_table(records))
+    assert table.to_dict("index") == {
+        "MNIST": {
+            "pairs": 3,
+            "BL's best": "3 (2 to 4)",
+            "KUMAR got there": "2 of 3",
+            "KUMAR's first": "2.5 (2 to 3)",
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "title"),
+    [
+        *(("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST"), ("cifar-10", "CIFAR-10")),
+        ("my_data:images", "my_data:images"),
+    ],
+)
+def test_dataset_title(dataset: str, title: str) -> None:
+    assert metrics.dataset_title(dataset) == title
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [("KUMAR", 0, [0.9]), ("BL", 0, [0.9])],  # no epochs
+        [("KUMAR", 0, [0.9, 0.5])],  # no pairs
+    ],
+)
+def test_comparisons_of_nothing(records: Any, make_record: MakeRecord) -> None:
+    runs = [make_record(*run) for run in records]
+    curves = metrics.curves_table(runs)
+    assert metrics.epochs_to_match(curves)["KUMAR's first"].tolist() == ["–"]
+    assert metrics.windows_table(curves, [1, 5]).index.tolist() == ["MNIST"]
+    assert len(metrics.paired_medians(metrics.measures_table(runs))) == 3
+
+
+@pytest.mark.parametrize(
+    ("n", "rank", "coverage"),
+    [
+        (2, 1, 0.5),  # 1 - 2 / 4
+        (5, 1, 0.9375),  # 1 - 2 / 32
+        (6, 1, 0.96875),  # 1 - 2 / 64
+        (8, 1, 0.9921875),  # 1 - 2 / 256
+        (9, 2, 0.9609375),  # 1 - 2 (1 + 9) / 512
+        (10, 2, 0.978515625),  # 1 - 2 (1 + 10) / 1024
+        (11, 2, 0.98828125),  # 1 - 2 (1 + 11) / 2048
+        (12, 3, 0.96142578125),  # 1 - 2 (1 + 12 + 66) / 4096
+    ],
+)
+def test_the_median_interval_by_counting(n: int, rank: int, coverage: float) -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1.0, n + 1.0))
+    expected = (rank, n + 1 - rank, pytest.approx(coverage, abs=1e-12))
+    assert metrics.median_interval(values) == expected
+
+
+def test_the_median_interval_of_another_level() -> None:
+    values = range(1, 11)
+    # Of ten, the third and eighth cover 1 - 2 (1 + 10 + 45) / 1024.
+    assert metrics.median_interval(values, 0.89) == (3, 8, pytest.approx(0.890625))
+    assert metrics.median_interval(values, 0.99) == (1, 10, pytest.approx(1 - 2 / 1024))
+    assert metrics.median_interval(values, 0.9999) == (1, 10, pytest.approx(1 - 2 / 1024))
+
+
+@pytest.mark.parametrize("n", [6, 10, 23])
+def test_the_median_interval_is_that_of_the_test_it_inverts(n: int) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+    low, high, _ = metrics.median_interval(values)
+    theirs = stats.quantile_test(values, p=0.5).confidence_interval(0.95)
+    assert (low, high) == (theirs.low, theirs.high)
+
+
+def test_the_median_interval_covers_the_median_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(7).exponential(size=(20_000, 10))  # of median ln 2, and skewed
+    intervals = np.array([metrics.median_interval(values) for values in draws])
+    covered = ((intervals[:, 0] <= math.log(2)) & (math.log(2) <= intervals[:, 1])).mean()
+    assert covered == pytest.approx(intervals[0, 2], abs=0.004)  # four standard errors
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_fewer_than_two_values_have_no_median_interval(values: list[float]) -> None:
+    np.testing.assert_equal(metrics.median_interval(values), (math.nan,) * 3)
+
+
+# --- The budget ----------------------------------------------------------------------------------
+
+
+def test_budget_table(curve: MakeRecord, make_record: MakeRecord) -> None:
+    def small(arm: str, seed: int, *percent: float, K: int = 2, lost: bool = False) -> RunRecord:
+        record = curve(arm, seed, *percent, lost=lost)
+        return replace(
+            record, config=replace(record.config, widths=(4, 3), num_components=K, num_neurons=8)
+        )
+
+    records = [
+        small("FC", 0, 90, 80, 70, 30, 20),  # 25 on average over its two epochs, 20 at best
+        small("FC", 1, 90, 80, 70, 16, 14),
+        small("BL", 0, 90, 80, 70, 50, 40),
+        small("BL", 1, 90, 80, 70, 90, 90, lost=True),
+        small("BL", 0, 90, 80, 70, 90, 90, K=5, lost=True),
+        small("NEURONS", 0, 90, 80, 70, 12),
+        make_record("FC", 0, [0.9, 0.25], widths=(3,)),
+    ]
+    table = metrics.budget_table(records, 6)
+    assert not table.network.str.contains(" ").any()  # names do not break in a table's cell
+    table.network = table.network.str.replace("\N{NO-BREAK SPACE}", " ")
+    gm = 2 * (2 * 6 + 4 * 6 + 4) + 2 * (2 * 4 + 3 * 4 + 3), 6 + 2 * (36 + 8) + 4 + 2 * (20 + 6)
+    neurons = 8 * (6 + 4) + 8 * (4 + 3)
+    nan = pytest.approx(math.nan, nan_ok=True)
+    assert rows(table) == [
+        ("FC 6→4→3", "FC", 2, "h = 4", 24 + 4 + 12 + 3, 24 + 12, 2, 0, 20.0, 15.0, 25.0),
+        ("BL 6→4→3, K = 2", "BL", 2, "K = 2", *gm, 2, 1, 45.0, 45.0, 45.0),
+        ("BL 6→4→3, K = 5", "BL", 2, "K = 5", 315, 360, 1, 1, nan, nan, nan),
+        ("NEURONS 6→4→3, m = 8", "NEURONS", 2, "m = 8", neurons, neurons, 1, 0, 12.0, 12.0, 12.0),
+        ("FC 6→3", "FC", 1, "h = 0", 21, 18, 1, 0, 25.0, 25.0, 25.0),
+    ]
+    assert metrics.budget_table(records, 6, "best").error.tolist()[:2] == [17.0, 40.0]
+
+
+def test_pareto_front_by_hand() -> None:
+    costs = [1, 2, 3, 3, 4, 4, 5, 6, 6]
+    errors = [9, 9, 7, 6, 6, 5, math.nan, 2, 2]
+    #        dearer  worse  dearer       no error  alike: neither beats the other
+    expected = [True, False, False, True, False, True, False, True, True]
+    assert metrics.pareto_front(costs, errors).tolist() == expected
+    assert metrics.pareto_front([], []).tolist() == []
+    assert metrics.pareto_front([1], [math.nan]).tolist() == [False]
+
+
+def test_the_pareto_front_is_all_that_one_could_want() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        costs, errors = rng.integers(0, 12, (2, 20))  # with ties
+        front = metrics.pareto_front(costs, errors)
+        points = list(zip(costs.tolist(), errors.tolist(), strict=True))
+        for (cost, error), kept in zip(points, front, strict=True):
+            beaten = any((c, e) != (cost, error) and c <= cost and e <= error for c, e in points)
+            assert kept != beaten
+
+
+@pytest.fixture
+def budget() -> pd.DataFrame:
+    names = ["FC 6-9-3", "FC 6-3", "FC 6-2-3", "BL 6-3, K = 1", "KUMAR 6-3, K = 1", "BL 6-3, K = 9"]
+    errors = [5.0, 8.0, 30.0, 40.0, 8.0, math.nan]
+    return pd.DataFrame(
+        {
+            "network": names,
+            "arm": [name.split()[0] for name in names],
+            "size": ["h = 9", "h = 0", "h = 2", "K = 1", "K = 1", "K = 9"],
+            "parameters": [1500, 210, 200, 300, 300, 2700],
+            "multiplications": [140, 20, 19, 19, 29, 260],
+            "seeds": 3,
+            "diverged": [0, 0, 0, 2, 0, 3],
+            "error": errors,
+            "low": [4.0, 8.0, 29.0, 40.0, 7.5, math.nan],
+            "high": [6.0, 8.0, 31.0, 40.0, 8.25, math.nan],
+        }
+    )
+
+
+def test_budget_summary(budget: pd.DataFrame) -> None:
+    budget.loc[3, ["multiplications", "error", "low", "high"]] = (18, 8.0, 8.0, 8.0)
+    table = metrics.budget_summary(budget)
+    assert list(table.columns) == [
+        *("parameters", "multiplications", "diverged", "test error (%)", "on the front"),
+    ]
+    assert list(table.itertuples(name=None)) == [  # from the smallest on
+        ("FC 6-2-3", "200", "19", "0 of 3", "30.00 (29.00 to 31.00)", "parameters"),
+        ("FC 6-3", "210", "20", "0 of 3", "8.00", "parameters"),
+        ("BL 6-3, K = 1", "300", "18", "2 of 3", "8.00", "multiplications"),
+        ("KUMAR 6-3, K = 1", "300", "29", "0 of 3", "8.00 (7.50 to 8.25)", "–"),
+        ("FC 6-9-3", "1,500", "140", "0 of 3", "5.00 (4.00 to 6.00)", "both"),
+        ("BL 6-3, K = 9", "2,700", "260", "3 of 3", "–", "–"),
+    ]
+
+
+def test_against_dense(budget: pd.DataFrame) -> None:
+    def compared(table: pd.DataFrame, cost: str = "parameters") -> list[tuple[Any, ...]]:
+        found = metrics.against_dense(table, cost)
+        assert list(found.columns) == [
+            *(cost, "error (%)", "best FC at that cost", "FC as good", "times its cost"),
+        ]
+        assert not found.iloc[:, 2:].apply(lambda cells: cells.str.contains(" ")).any(axis=None)
+        found = found.replace("\N{NO-BREAK SPACE}", " ", regex=True)
+        return list(found.itertuples(name=None))
+
+    assert compared(budget) == [
+        ("BL 6-3, K = 1", "300", "40.00", "h = 0: 8.00", "h = 2", "1.5"),
+        ("KUMAR 6-3, K = 1", "300", "8.00", "h = 0: 8.00", "h = 0", "1.4"),
+        ("BL 6-3, K = 9", "2,700", "–", "h = 9: 5.00", "–", "–"),
+    ]
+    cheap = budget.assign(multiplications=[140, 20, 25, 19, 29, 260])
+    assert compared(cheap, "multiplications")[:2] == [
+        ("BL 6-3, K = 1", "19", "40.00", "–", "h = 0", "0.9"),  # none is that cheap
+        ("KUMAR 6-3, K = 1", "29", "8.00", "h = 0: 8.00", "h = 0", "1.4"),
+    ]
+    better = budget.assign(error=[5.0, 8.0, 30.0, 40.0, 4.0, math.nan])
+    assert compared(better)[1][3:] == ("h = 0: 8.00", "–", "–")  # no dense network is as good
 
 
 # --- Bootstrap -----------------------------------------------------------------------------------

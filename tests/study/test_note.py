@@ -122,6 +122,59 @@ def test_propagation(layer):
     assert verdicts(swapped)[moves] == "disagrees"
 
 
+@pytest.fixture
+def screened(make_record):
+    def make(arm, seed, errors, dataset="mnist", **settings):
+        """Errors in percent at the first epochs' ends, and then the last for the rest of thirty."""
+        errors = [90, *errors, *[errors[-1]] * (30 - len(errors))]
+        settings = {"epochs": 30, "num_components": 20, "widths": (10,), **settings}
+        fractions = [error / 100 for error in errors]
+        return make_record(arm, seed, fractions, dataset=dataset, **settings)
+
+    return make
+
+
+def test_screen(screened):
+    records = [
+        screened(arm, seed, [start, 20, 4 + seed / 10 - (arm == "KUMAR")], dataset)
+        for dataset in ("mnist", "fashion-mnist")
+        for arm, start in {"BL": 60, "KUMAR": 30}.items()
+        for seed in range(5, 15)
+    ]
+    table = note.screen(records)
+    assert len(table) == 8
+    assert set(table.verdict) == {"agrees"}
+    wins = table[table.note == "10 of 10"]
+    assert wins.ours.tolist() == ["10 of 10"] * 6
+    assert table.ours["MNIST: seeds of BL that diverge"] == "0"
+
+
+def test_screen_disagrees(screened):
+    runs = [
+        # KUMAR's best is lower, its last epochs and its mean are not; one pair lost.
+        screened("KUMAR", 5, [3, 5]),
+        screened("BL", 5, [4, 4]),
+        screened("KUMAR", 6, [3, 3]),
+        screened("BL", 6, [4, 4]),
+        screened("KUMAR", 7, [9]),
+        screened("BL", 7, [1], losses=[1, *[math.nan] * 30]),
+        screened("KUMAR", 5, [9], "fashion-mnist"),
+    ]
+    found = verdicts(note.screen(runs))
+    assert found["MNIST, best: KUMAR lower"] == "agrees"
+    for name in ("smoothed final", "AUC"):
+        assert found[f"MNIST, {name}: KUMAR lower"] == "1 of 2 below"
+    assert found["MNIST: seeds of BL that diverge"] == "1 above"
+    others = [verdict for name, verdict in found.items() if name.startswith("Fashion")]
+    assert others == ["cannot be judged"] * 4
+
+
+@pytest.mark.parametrize("settings", [{"dataset": "own:images"}, {"epochs": 29}, {"widths": (9,)}])
+def test_other_screens_are_not_held_against_the_note(settings, screened):
+    records = [screened("KUMAR", 5, [4]), screened("BL", 5, [4], **settings)]
+    assert note.screen(records) == "The note has no figures for these settings."
+
+
 @pytest.mark.parametrize("table", [note.dynamics, note.thresholds, note.endpoints, note.headlines])
 def test_what_was_not_run_cannot_be_judged(table, record):
     found = table([record("FC", 0, [4.0])]).verdict
