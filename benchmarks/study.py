@@ -14,7 +14,8 @@ import torch
 from gmlib.study import data
 from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger
-from gmlib.study.reproduce import STUDIES, agreement
+from gmlib.study.reproduce import agreement
+from gmlib.study.studies import STUDIES
 from gmlib.study.sweep import sweep
 
 

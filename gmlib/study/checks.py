@@ -11,13 +11,15 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from torch.nn.utils import skip_init
 
 from gmlib.functional import gm_layer, gm_layer_monte_carlo
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
 from gmlib.study.config import RunConfig
 from gmlib.study.metrics import labelled
-from gmlib.study.training import build_network, first_step
+from gmlib.study.neurons import draw_neurons
+from gmlib.study.training import RunRecord, build_network, first_step
 
 __all__ = [
     "calibration_invariance",
@@ -25,9 +27,11 @@ __all__ = [
     "fitted_slope",
     "monte_carlo_errors",
     "point_mass_errors",
+    "sampling_errors",
 ]
 
 _NUM_IMAGES = 256
+_MAX_NEURONS = 10_000
 
 
 @torch.no_grad()
@@ -56,6 +60,50 @@ def monte_carlo_errors(
             ]
             for count in samples
         ]
+    )
+
+
+@torch.no_grad()
+def sampling_errors(
+    record: RunRecord, epoch: int, neurons: Sequence[int], repetitions: int
+) -> NDArray[np.float64]:
+    """How far a layer of neurons drawn from a run's mixture is from the run's GM layer.
+
+    Args:
+        record: A run of a single GM layer, with snapshots.
+        epoch: The mixture is that at the end of this epoch; 0 for the initialization, -1 for the
+            last.
+        neurons: Numbers of neurons, multiples of the number of components.
+        repetitions: Independent draws of each number.
+
+    Returns:
+        Root mean square error divided by the root mean square output, over 256 test images; shape
+        ``(len(neurons), repetitions)``.
+
+    Raises:
+        ValueError: If the record has no snapshots of a single GM layer.
+    """
+    config = record.config
+    if set(record.snapshots) != {"0.mu", "0.sigma", "0.U", "0.v"}:
+        raise ValueError(f"the record of {config.run_id} has no snapshots of a single GM layer")
+    parameters = {name[2:]: values[epoch] for name, values in record.snapshots.items()}
+    num_components, num_outputs, d = parameters["U"].shape
+    layer = skip_init(GaussianMixtureLayer, d, num_outputs, num_components)
+    layer.load_state_dict({name: torch.from_numpy(value) for name, value in parameters.items()})
+    x = data.load(config.dataset, config.standardize).x_test[:_NUM_IMAGES]
+    exact = layer(x)
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def estimate(count: int) -> Tensor:
+        # In parts: a hundred thousand neurons of 784 weights are a third of a gigabyte.
+        part = layer.num_components * max(1, _MAX_NEURONS // layer.num_components)
+        sizes = [part] * (count // part) + [count % part] * (count % part > 0)
+        draws = (draw_neurons(layer, size, generator=generator) for size in sizes)
+        means = [size * draw(x) for size, draw in zip(sizes, draws, strict=True)]
+        return torch.stack(means).sum(0) / count
+
+    return np.array(
+        [[_relative(estimate(count), exact) for _ in range(repetitions)] for count in neurons]
     )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "arm_color",
     "budget",
     "component_propagation",
+    "depth",
     "dial",
     "displacement",
     "dynamics",
@@ -192,6 +193,49 @@ def two_by_two(
             axes.set_ylabel(f"{title}\ntest error (%)")
         for axes in panels[2:]:
             axes.set_xlabel("gradient step")
+    return figure
+
+
+def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) -> Figure:
+    """Output std by layer at the start, and best test error, for stacks of several depths.
+
+    Left: a line is a stack, through the means over seeds. Right: a dot is a seed, lines join the
+    means over those that trained; counts of those that diverged stand at the upper edge.
+
+    Args:
+        scales: By number of layers, as `metrics.init_table` gives.
+        runs: By number of layers, as `metrics.runs_table` gives.
+    """
+    arms = list(next(iter(runs.values())).arm.unique())
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, (start, end) = _figure(1, 2, 9.2, 3.8)
+        for index, arm in enumerate(arms):
+            color = arm_color(arm)
+            for table in scales.values():
+                mean = table[table.arm == arm].groupby("layer").std_after.mean()
+                start.semilogy(mean.index, mean, "o-", color=color, ms=4, lw=1.2, alpha=0.7)
+            kept = {x: table[(table.arm == arm) & ~table.diverged] for x, table in runs.items()}
+            means = {x: table.best.mean() for x, table in kept.items() if len(table)}
+            end.semilogy(list(means), list(means.values()), "o-", color=color, ms=5, label=arm)
+            for x, table in kept.items():
+                end.plot([x] * len(table), table.best, ".", color=color, ms=4, alpha=0.6)
+                lost = int((runs[x].arm == arm).sum()) - len(table)
+                if lost:
+                    end.annotate(
+                        f"{lost} lost",
+                        (x, 1.0 - 0.06 * index),
+                        xycoords=("data", "axes fraction"),
+                        ha="center",
+                        va="top",
+                        color=color,
+                        fontsize=8,
+                    )
+        start.set(xlabel="layer", ylabel="output std at the start", title="at the start")
+        end.set(xlabel="layers", ylabel="best test error (%)", title="after training")
+        for axes in (start, end):
+            axes.set_xticks(list(runs))
+        _percent_axis(end, pd.concat([table.best for table in runs.values()]))
+        end.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -623,7 +667,9 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
                         elinewidth=0.8,
                         label=label,
                     )
-            axes.set(xscale="log", yscale="log", xlabel="predicted std", title=dataset)
+            axes.set(
+                xscale="log", yscale="log", xlabel="predicted std", title=dataset_title(dataset)
+            )
         panels[0].set_ylabel("measured std")
         panels[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

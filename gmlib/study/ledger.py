@@ -125,7 +125,7 @@ class Ledger:
     def _read(self, path: Path) -> RunRecord:
         try:
             return self._parse(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LedgerError(
                 f"{path} is not a valid record ({error}); move it away and run the sweep again, "
                 "or restore it from version control"

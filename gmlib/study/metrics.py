@@ -32,6 +32,7 @@ __all__ = [
     "compare_with_note",
     "curves_table",
     "dataset_title",
+    "depth_table",
     "divergence_table",
     "epochs_to_match",
     "errors_at",
@@ -50,6 +51,7 @@ __all__ = [
     "threshold_table",
     "trained",
     "trained_pairs",
+    "variant_table",
     "windows_table",
 ]
 
@@ -537,7 +539,7 @@ def _size(config: RunConfig) -> str:
 
 
 def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
-    """Which networks are beaten by no other: none costs less and errs no more, nor the reverse.
+    """Which networks no other beats, none costing less and erring no more, or the reverse.
 
     Args:
         costs: Costs by network.
@@ -578,7 +580,7 @@ def budget_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame:
-    """For each other network, what a dense one does at its cost, and costs at its error.
+    """For each other network, what a dense one costs at its error, and does at its cost.
 
     Args:
         table: As `budget_table` gives.
@@ -586,8 +588,8 @@ def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame
 
     Returns:
         One row a network that is not dense: its cost and its mean error (%); by its hidden units,
-        the dense network with the lowest mean error of those that cost no more, and the cheapest of
-        those whose mean error is no higher; how many times the latter's cost the network costs.
+        the cheapest dense network whose mean error is no higher, and how many times as much as that
+        one the network costs; the dense network that errs least of those that cost no more.
     """
     dense = table[(table.arm == "FC") & table.error.notna()]
     rows = []
@@ -596,18 +598,18 @@ def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame
             "network": own.network,
             cost: f"{own[cost]:,}",
             "error (%)": "–" if np.isnan(own.error) else f"{own.error:.2f}",
-            "best FC at that cost": "–",
             "FC as good": "–",
             "times its cost": "–",
+            "best FC at that cost": "–",
         }
-        affordable, as_good = dense[dense[cost] <= own[cost]], dense[dense.error <= own.error]
-        if len(affordable):
-            best = affordable.loc[affordable.error.idxmin()]
-            row["best FC at that cost"] = _unbroken(f"{best['size']}: {best.error:.2f}")
+        as_good, affordable = dense[dense.error <= own.error], dense[dense[cost] <= own[cost]]
         if len(as_good):
             cheapest = as_good.loc[as_good[cost].idxmin()]
             row["FC as good"] = _unbroken(cheapest["size"])
             row["times its cost"] = f"{own[cost] / cheapest[cost]:.1f}"
+        if len(affordable):
+            best = affordable.loc[affordable.error.idxmin()]
+            row["best FC at that cost"] = _unbroken(f"{best['size']}: {best.error:.2f}")
         rows.append(row)
     return labelled(_table(rows), "network")
 
@@ -651,6 +653,36 @@ def by_variant(
     """
     tables = [table(runs).assign(arm=variant) for variant, runs in records.items()]
     return pd.concat(tables, ignore_index=True)
+
+
+def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Each depth and arm from its start to its end.
+
+    Args:
+        records: By number of layers.
+
+    Returns:
+        One row a depth and arm: the output std of the first and the last layer at the start;
+        seeds that diverged; the test error (%) after the first epoch, the best and the final, as
+        mean and range over the seeds that trained.
+    """
+    rows = []
+    for depth, own in records.items():
+        runs, scales = runs_table(own), init_table(own)
+        for arm in runs.arm.unique():
+            starts = scales[scales.arm == arm].groupby("layer").std_after.mean()
+            lost = runs.diverged[runs.arm == arm]
+            row = {
+                "layers": depth,
+                "arm": arm,
+                "std, first layer": f"{starts.iloc[0]:.2g}",
+                "std, last layer": f"{starts.iloc[-1]:.2g}",
+                "diverged": f"{int(lost.sum())} of {len(lost)}",
+            }
+            for column, name in (("first_epoch", "epoch 1"), ("best", "best"), ("final", "final")):
+                row[name] = _mean_range(pd.Series(trained(runs, arm, column)), "{:.2f}")
+            rows.append(row)
+    return _table(rows).set_index(["layers", "arm"])
 
 
 def movement_table(records: Iterable[RunRecord]) -> pd.DataFrame:

@@ -8,40 +8,19 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
 import numpy as np
 
-from gmlib.study.config import RunConfig, run_configs
 from gmlib.study.ledger import Ledger
+from gmlib.study.studies import STUDIES
 from gmlib.study.sweep import sweep
 from gmlib.study.training import RunRecord
 
-__all__ = ["STUDIES", "agreement"]
-
-STUDIES: Mapping[str, list[RunConfig]] = {
-    "main study": run_configs(["FC", "BL", "KUMAR"], list(range(5))),
-    "propagation": run_configs(
-        ["BL", "KUMAR"], [0], widths=(10,), num_components=5, snapshots=True
-    ),
-    "initialization": run_configs(["BL", "FAN-IN", "KUMAR"], list(range(5)), epochs=0),
-    "divergence": run_configs(["BL", "KUMAR"], list(range(100, 140)), epochs=1),
-    **{
-        f"screen, {dataset}": run_configs(
-            ["BL", "KUMAR"],
-            list(range(5, 15)),
-            dataset=dataset,
-            widths=(10,),
-            num_components=20,
-            epochs=30,
-        )
-        for dataset in ("mnist", "fashion-mnist")
-    },
-}
-"""The committed runs, by study."""
+__all__ = ["agreement"]
 
 
 def agreement(ours: Sequence[RunRecord], committed: Sequence[RunRecord]) -> str:
@@ -107,12 +86,19 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
         default="cpu",
         help="train all seeds of an arm at once on this accelerator, such as cuda",
     )
+    parser.add_argument(
+        "--study",
+        action="append",
+        choices=STUDIES,
+        help="train this study alone; may be given several times (default: all)",
+    )
     options = parser.parse_args(arguments)
+    studies = {name: STUDIES[name] for name in options.study or STUDIES}
 
     ledger, committed = Ledger(options.ledger), Ledger()
     if ledger.folder.resolve() == committed.folder.resolve():
         parser.error(f"--ledger must not be the committed ledger {committed.folder}")
-    configs = [config for study in STUDIES.values() for config in study]
+    configs = [config for study in studies.values() for config in study]
     with _workers_of(options.scheduler):
         if all(config in ledger for config in configs):
             shutil.rmtree(ledger.folder)
@@ -120,7 +106,7 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
     records = {record.config.run_id: record for record in trained}
 
     status = 0
-    for name, study in STUDIES.items():
+    for name, study in studies.items():
         pairs = [(records[config.run_id], committed.get(config)) for config in study]
         known = [(ours, theirs) for ours, theirs in pairs if theirs is not None]
         seconds = sum(ours.wall_time for ours, _ in pairs)

@@ -34,6 +34,7 @@ __all__ = [
     "build_network",
     "evaluation_steps",
     "first_step",
+    "reproducible_arithmetic",
     "train",
     "train_together",
 ]
@@ -142,7 +143,7 @@ def train_together(
         )
     made = provenance(dataset.checksums, torch.device(device), len(configs))
     start = time.perf_counter()
-    with _reproducible_arithmetic():
+    with reproducible_arithmetic():
         results = _train(configs, dataset, torch.device(device), on_progress)
     wall_time = (time.perf_counter() - start) / len(configs)
     return [
@@ -204,7 +205,7 @@ def first_step(config: RunConfig, dataset: data.Dataset) -> dict[str, float]:
         For each named parameter, the norm of its first update divided by its own norm (infinite
         for a parameter that starts at zero), on the batch that training would begin with.
     """
-    with _reproducible_arithmetic():
+    with reproducible_arithmetic():
         network, _ = build_network(config, dataset)
         order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "order"))
         batch = order[: config.batch_size]
@@ -407,7 +408,7 @@ def _imported(path: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def _reproducible_arithmetic() -> Iterator[None]:
+def reproducible_arithmetic() -> Iterator[None]:
     """One thread, and denormals flushed: BL saturates Phi, and denormals double its time.
 
     The global random state is put back: the constructors of layers draw from it.

@@ -1,0 +1,172 @@
+"""The scale of outputs at initialization: measured on real inputs, beside the closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+from torch.nn.utils import skip_init
+
+from gmlib.init import baseline_, output_std, scale_report
+from gmlib.layer import GaussianMixtureLayer
+from gmlib.study import data
+from gmlib.study.training import reproducible_arithmetic
+
+__all__ = ["fan_in_scale", "first_layer_scales", "stack_scales", "worst_disagreement"]
+
+_NUM_IMAGES = 256
+_NUM_OUTPUTS = 10
+
+
+def fan_in_scale(in_features: int) -> float:
+    """The scale ``sqrt(2 / d)`` of the fan-in initialization."""
+    return math.sqrt(2.0 / in_features)
+
+
+@reproducible_arithmetic()
+def first_layer_scales(
+    datasets: Sequence[str],
+    sides: Sequence[int],
+    components: Sequence[int],
+    gammas: Sequence[float | None],
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Predicted and measured output std of one layer on test images, over a grid of settings.
+
+    Args:
+        datasets: Data sets of square images, by name.
+        sides: Pixels along the images' sides; they divide those of the data. Images are averaged
+            over blocks down to that size, and standardized again.
+        components: Numbers `K` of components.
+        gammas: Scales of the parameters; None for that of the fan-in initialization.
+        seed: Of the first draw.
+
+    Returns:
+        One row a setting: dataset, d, K, gamma, init (``"fan-in"`` or the scale), draws,
+        predicted, and measured, low and high: the root mean square, over draws, of the std over
+        256 images and 10 outputs, and the lowest and highest of the draws. The fewer components
+        there are to average over within a draw, the more draws are taken.
+    """
+    rows = []
+    for name in datasets:
+        images = _images(name)
+        for side in sides:
+            inputs = _resized(images, side)
+            for num_components in components:
+                for gamma in gammas:
+                    scale = fan_in_scale(side**2) if gamma is None else gamma
+                    draws = max(10, 400 // num_components)
+                    stds = [
+                        _draw(scale, side**2, [_NUM_OUTPUTS], num_components, seed + draw, inputs)
+                        for draw in range(draws)
+                    ]
+                    rows.append(
+                        {
+                            "dataset": name,
+                            "d": side**2,
+                            "K": num_components,
+                            "gamma": scale,
+                            "init": "fan-in" if gamma is None else f"{gamma:g}",
+                            "draws": draws,
+                            "predicted": output_std(scale, side**2, num_components, float(side**2)),
+                            **_summary([std for (std,) in stds]),
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+@reproducible_arithmetic()
+def stack_scales(
+    dataset: str,
+    widths: Sequence[int],
+    num_components: int,
+    gammas: Sequence[float | None],
+    draws: int,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Predicted and measured output std in a deep stack, layer by layer.
+
+    The variance that a layer gives is linear in the squared norm of its input, and draws of
+    layers are independent. So the prediction of a layer's mean variance becomes, times its number
+    of outputs, the squared norm from which the next is predicted, at any depth.
+
+    Returns:
+        One row a layer and initialization: init, layer (from 1), predicted, measured, low, high
+        as in `first_layer_scales`.
+    """
+    inputs = _images(dataset)
+    features = inputs.shape[1]
+    rows = []
+    for gamma in gammas:
+        stds = np.array(
+            [
+                _draw(gamma, features, widths, num_components, seed + draw, inputs)
+                for draw in range(draws)
+            ]
+        )
+        squared_norm = float(features)
+        for layer, (d, width) in enumerate(zip((features, *widths), widths, strict=False)):
+            scale = fan_in_scale(d) if gamma is None else gamma
+            predicted = output_std(scale, d, num_components, squared_norm)
+            rows.append(
+                {
+                    "init": "fan-in" if gamma is None else f"{gamma:g}",
+                    "layer": layer + 1,
+                    "predicted": predicted,
+                    **_summary(stds[:, layer]),
+                }
+            )
+            squared_norm = width * predicted**2
+    return pd.DataFrame(rows)
+
+
+def worst_disagreement(table: pd.DataFrame) -> float:
+    """Largest relative difference between the predicted and the measured std."""
+    return float((table.measured / table.predicted - 1.0).abs().max())
+
+
+def _images(name: str) -> Tensor:
+    return data.load(name).x_test[:_NUM_IMAGES]
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    whole = math.isqrt(images.shape[1])
+    if whole**2 != images.shape[1] or side < 1 or whole % side:
+        raise ValueError(
+            f"sides must divide that of square images, got {side!r} for {images.shape[1]} features"
+        )
+    blocks = avg_pool2d(images.view(-1, 1, whole, whole), whole // side)
+    return data.standardize_images(blocks.squeeze(1))
+
+
+def _draw(
+    gamma: float | None,
+    in_features: int,
+    widths: Sequence[int],
+    num_components: int,
+    seed: int,
+    inputs: Tensor,
+) -> list[float]:
+    """Output std by layer of one random stack."""
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential()
+    for d, width in zip((in_features, *widths), widths, strict=False):
+        layer = skip_init(GaussianMixtureLayer, d, width, num_components)
+        baseline_(layer, fan_in_scale(d) if gamma is None else gamma, generator=generator)
+        network.append(layer)
+    return [layer.std_after for layer in scale_report(network, inputs)]
+
+
+def _summary(stds: ArrayLike) -> dict[str, float]:
+    values = np.asarray(stds)
+    return {
+        "measured": float(np.sqrt(np.mean(values**2))),
+        "low": float(values.min()),
+        "high": float(values.max()),
+    }

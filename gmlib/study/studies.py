@@ -1,0 +1,129 @@
+"""The committed runs, by study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gmlib.study.config import RunConfig, run_configs
+
+__all__ = ["CALIBRATION_SIZES", "STUDIES", "TARGETS", "ablation", "budget", "dial"]
+
+TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""Target standard deviations that KUMAR is tried with."""
+
+CALIBRATION_SIZES = (64, 256, 2048, 16384)
+"""Numbers of images that KUMAR is tried with."""
+
+
+def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs by variant: with and without each ingredient of KUMAR, and with others in its place.
+
+    Args:
+        seeds: The same for all variants.
+        **settings: What else `RunConfig` takes, the same for all.
+    """
+    arms = {
+        "BL": "BL",
+        "BL, calibrated": "BL+CAL",
+        "fan-in": "FAN-IN",
+        "KUMAR": "KUMAR",
+        "KUMAR on noise": "NOISE",
+        "analytic": "ANALYTIC",
+        "LSUV": "LSUV",
+        "zero readout, last layer": "ZERO-LAST",
+        "zero readouts": "ZERO",
+    }
+    return {label: run_configs([arm], seeds, **settings) for label, arm in arms.items()}
+
+
+def dial(
+    name: str, values: Sequence[float], seeds: Sequence[int], **settings: Any
+) -> dict[float, list[RunConfig]]:
+    """Runs of KUMAR by the value of one of its settings, such as ``target_std``."""
+    return {value: run_configs(["KUMAR"], seeds, **{**settings, name: value}) for value in values}
+
+
+def budget(
+    arms: Sequence[str],
+    components: Sequence[int],
+    hidden: Sequence[int],
+    dense_hidden: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    outputs: int = 10,
+    **settings: Any,
+) -> list[RunConfig]:
+    """Runs of dense networks and of GM stacks over a range of sizes.
+
+    Args:
+        arms: How the GM stacks are initialized.
+        components: Numbers of components of a GM layer.
+        hidden: Numbers of hidden units of a GM stack; 0 for a single layer.
+        dense_hidden: The same of a dense network; 0 for softmax regression.
+        seeds: The same for all.
+        outputs: Units of the last layer.
+        **settings: What else `RunConfig` takes, the same for all.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it.
+    """
+    lists = {
+        "arms": arms,
+        "components": components,
+        "hidden": hidden,
+        "dense_hidden": dense_hidden,
+    }
+    for name, values in lists.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"{name} must be a list of at least one entry, got {values!r}")
+
+    def widths(units: int) -> tuple[int, ...]:
+        return (outputs,) if units == 0 else (units, outputs)
+
+    dense = [run_configs(["FC"], seeds, widths=widths(h), **settings) for h in dense_hidden]
+    stacks = [
+        run_configs([arm], seeds, widths=widths(units), num_components=K, **settings)
+        for arm in arms
+        for units in hidden
+        for K in components
+    ]
+    return [config for configs in (*dense, *stacks) for config in configs]
+
+
+def _flat(runs: Mapping[Any, list[RunConfig]]) -> list[RunConfig]:
+    return [config for configs in runs.values() for config in configs]
+
+
+_FIVE, _THREE = list(range(5)), list(range(3))
+
+STUDIES: Mapping[str, list[RunConfig]] = {
+    "main study": run_configs(["FC", "BL", "KUMAR"], _FIVE),
+    "propagation": run_configs(
+        ["BL", "KUMAR"], [0], widths=(10,), num_components=5, snapshots=True
+    ),
+    "initialization": run_configs(["BL", "FAN-IN", "KUMAR"], _FIVE, epochs=0),
+    "divergence": run_configs(["BL", "KUMAR"], list(range(100, 140)), epochs=1),
+    **{
+        f"screen, {dataset}": run_configs(
+            ["BL", "KUMAR"],
+            list(range(5, 15)),
+            dataset=dataset,
+            widths=(10,),
+            num_components=20,
+            epochs=30,
+        )
+        for dataset in ("mnist", "fashion-mnist")
+    },
+    "ablation": _flat(ablation(_FIVE)),
+    "target std": _flat(dial("target_std", TARGETS, _FIVE)),
+    "calibration size": _flat(dial("calibration_size", CALIBRATION_SIZES, _FIVE)),
+    "budget": budget(
+        ["BL", "KUMAR"],
+        [1, 2, 5, 10, 20, 40],
+        [0, 100],
+        [0, 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
+        _THREE,
+    ),
+}
+"""The committed runs, by study; some belong to several."""
