@@ -18,12 +18,16 @@ from gmlib.init import (
     calibrate_,
     fan_in_,
     kumar_,
+    lsuv_,
     output_std,
     scale_report,
 )
 
 READOUT = ("U", "v")
-CALIBRATIONS = [calibrate_, kumar_]
+CALIBRATIONS = [calibrate_, kumar_]  # whose target can be chosen
+DRAWN = [kumar_, lsuv_]  # which draw before they look at the data
+SHOWN = [calibrate_, kumar_, lsuv_]
+TARGET = {calibrate_: 0.5, kumar_: 0.5, lsuv_: 1.0}  # by default, or always
 
 
 def seeded(seed=0):
@@ -60,6 +64,18 @@ def mixed(seed=0):
 
 def draw(n=200, d=6, seed=7, dtype=torch.float32):
     return torch.randn(n, d, generator=seeded(seed), dtype=dtype)
+
+
+def kumar(module, *, generator=None):
+    """`kumar_` with data for networks of six inputs."""
+    return kumar_(module, draw(), generator=generator)
+
+
+def lsuv(module, *, generator=None):
+    return lsuv_(module, draw(), generator=generator)
+
+
+INITS = [baseline_, fan_in_, kumar, lsuv]
 
 
 def snapshot(module):
@@ -129,9 +145,9 @@ class TestDraws:
         fan_in_(network, generator=seeded())
         assert not torch.equal(network[0].mu, network[1].mu)
 
-    @pytest.mark.parametrize("init_", [baseline_, fan_in_])
+    @pytest.mark.parametrize("init_", INITS)
     def test_generator_decides_and_the_global_state_is_untouched(self, init_):
-        one, two, other = stack(4, 3, seed=1), stack(4, 3, seed=2), stack(4, 3, seed=3)
+        one, two, other = stack(6, 3, seed=1), stack(6, 3, seed=2), stack(6, 3, seed=3)
         before = torch.get_rng_state()
         init_(one, generator=seeded(9))
         init_(two, generator=seeded(9))
@@ -139,16 +155,16 @@ class TestDraws:
         assert torch.equal(torch.get_rng_state(), before)
         assert snapshot(one) == snapshot(two) != snapshot(other)
 
-    @pytest.mark.parametrize("init_", [baseline_, fan_in_])
+    @pytest.mark.parametrize("init_", INITS)
     def test_global_seed_decides_without_a_generator(self, init_):
-        one, two = stack(4, 3, seed=1), stack(4, 3, seed=2)
+        one, two = stack(6, 3, seed=1), stack(6, 3, seed=2)
         with torch.random.fork_rng():
             torch.manual_seed(9)
             init_(one)
         init_(two, generator=seeded(9))
         assert snapshot(one) == snapshot(two)
 
-    @pytest.mark.parametrize("init_", [baseline_, fan_in_])
+    @pytest.mark.parametrize("init_", INITS)
     def test_touches_gm_layers_alone(self, init_):
         network = mixed()
         before = snapshot(network)
@@ -158,9 +174,9 @@ class TestDraws:
         }
         assert changed == {"2", "4", "8"}
 
-    @pytest.mark.parametrize("init_", [baseline_, fan_in_])
+    @pytest.mark.parametrize("init_", INITS)
     def test_a_layer_is_a_module_too(self, init_):
-        layer = GaussianMixtureLayer(4, 3, 2)
+        layer = GaussianMixtureLayer(6, 3, 2)
         before = snapshot(layer)
         init_(layer)
         assert snapshot(layer) != before
@@ -179,7 +195,7 @@ class TestDraws:
         with pytest.raises(TypeError, match=f"gamma must be a number, got {gamma!r}"):
             baseline_(stack(4, 3), gamma)
 
-    @pytest.mark.parametrize("init_", [baseline_, fan_in_])
+    @pytest.mark.parametrize("init_", INITS)
     def test_refuses_a_network_without_gm_layers(self, init_):
         with pytest.raises(ValueError, match="Sequential holds no GaussianMixtureLayer"):
             init_(nn.Sequential(nn.Linear(3, 3)))
@@ -197,40 +213,47 @@ class TestCalibration:
         assert list(stds) == ["0", "1", "2", "3"]
         assert list(stds.values()) == pytest.approx([target] * 4, rel=1e-5)
 
-    def test_exact_to_rounding_in_float64(self):
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_exact_to_rounding_in_float64(self, calibration):
         network, inputs = stack(6, 9, 7, 5, 4, dtype=torch.float64), draw(dtype=torch.float64)
-        kumar_(network, inputs, 0.5)
-        assert list(measured(network, inputs).values()) == pytest.approx([0.5] * 4, rel=1e-13)
+        calibration(network, inputs)
+        stds = list(measured(network, inputs).values())
+        assert stds == pytest.approx([TARGET[calibration]] * 4, rel=1e-13)
 
-    def test_exact_on_few_inputs(self):
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_exact_on_few_inputs(self, calibration):
         # the divisor of the std would show: n here, not n - 1
         network, inputs = stack(6, 3, 2), draw(n=2)
-        kumar_(network, inputs)
-        assert list(measured(network, inputs).values()) == pytest.approx([0.5] * 2, rel=1e-5)
+        calibration(network, inputs)
+        stds = list(measured(network, inputs).values())
+        assert stds == pytest.approx([TARGET[calibration]] * 2, rel=1e-5)
 
-    @pytest.mark.parametrize("calibration", CALIBRATIONS)
+    @pytest.mark.parametrize("calibration", SHOWN)
     def test_exact_among_other_layers(self, calibration):
         network, inputs = mixed(), draw()
         report = calibration(network, inputs)
         stds = measured(network, inputs)
         assert list(stds) == ["2", "4", "8"] == [layer.name for layer in report]
-        assert list(stds.values()) == pytest.approx([0.5] * 3, rel=1e-5)
+        assert list(stds.values()) == pytest.approx([TARGET[calibration]] * 3, rel=1e-5)
 
     def test_default_target(self):
         network, inputs = stack(6, 3), draw()
         calibrate_(network, inputs)
         assert measured(network, inputs)["0"] == pytest.approx(0.5, rel=1e-5)
 
-    def test_a_single_layer(self):
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_a_single_layer(self, calibration):
         layer, inputs = GaussianMixtureLayer(6, 4, 2), draw()
-        (entry,) = calibrate_(layer, inputs)
+        (entry,) = calibration(layer, inputs)
         assert entry.name == ""
-        assert measured(layer, inputs)[""] == pytest.approx(0.5, rel=1e-5)
+        assert measured(layer, inputs)[""] == pytest.approx(TARGET[calibration], rel=1e-5)
 
-    def test_more_than_one_leading_dimension(self):
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_more_than_one_leading_dimension(self, calibration):
         network, inputs = stack(6, 5, 4), draw(60).view(5, 12, 6)
-        calibrate_(network, inputs)
-        assert list(measured(network, inputs).values()) == pytest.approx([0.5] * 2, rel=1e-5)
+        calibration(network, inputs)
+        stds = list(measured(network, inputs).values())
+        assert stds == pytest.approx([TARGET[calibration]] * 2, rel=1e-5)
 
     def test_calibrating_again_changes_little(self):
         network, inputs = stack(6, 9, 7), draw()
@@ -293,26 +316,30 @@ class TestCalibration:
         calibrate_(two, inputs, 0.7)
         assert snapshot(one) == snapshot(two)
 
-    def test_parameters_stay_trainable(self):
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_parameters_stay_trainable(self, init_):
         network, inputs = stack(6, 5, 4), draw()
         network[1].mu.requires_grad_(False)
-        kumar_(network, inputs)
+        init_(network, inputs)
         assert [p.requires_grad for p in network[1].parameters()] == [False, True, True, True]
         assert all(p.is_leaf and p.grad is None for p in network.parameters())
         network(inputs).sum().backward()
         assert network[0].U.grad is not None
 
-    def test_keeps_the_parameter_objects(self):
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_keeps_the_parameter_objects(self, init_):
         network = stack(6, 5)
         before = list(map(id, network.parameters()))
-        kumar_(network, draw())
+        init_(network, draw())
         assert list(map(id, network.parameters())) == before
 
-    def test_in_inference_mode(self):
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_in_inference_mode(self, init_):
         network, inputs = stack(6, 5, 4), draw()
         with torch.inference_mode():
-            kumar_(network, inputs)
-        assert list(measured(network, inputs).values()) == pytest.approx([0.5] * 2, rel=1e-5)
+            init_(network, inputs)
+        stds = list(measured(network, inputs).values())
+        assert stds == pytest.approx([TARGET[init_]] * 2, rel=1e-5)
         network(inputs).sum().backward()
 
 
@@ -331,16 +358,17 @@ class Reversed(nn.Module):
 
 
 class TestOrder:
-    def test_follows_the_data_not_the_registration(self):
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_follows_the_data_not_the_registration(self, init_):
         network, inputs = Reversed(), draw()
-        report = kumar_(network, inputs, generator=seeded())
+        report = init_(network, inputs, generator=seeded())
         assert [entry.name for entry in report] == ["first", "middle", "last"]
         with torch.no_grad():
             first = network.first(inputs)
             middle = network.middle(first)
             last = network.last(network.middle(middle))
         for output in (first, middle, last):
-            assert output.std(correction=0).item() == pytest.approx(0.5, rel=1e-5)
+            assert output.std(correction=0).item() == pytest.approx(TARGET[init_], rel=1e-5)
 
     def test_a_layer_reached_twice_is_scaled_once(self):
         network, inputs = Reversed(), draw()
@@ -349,7 +377,8 @@ class TestOrder:
         report = calibrate_(network, inputs)
         assert torch.equal(network.middle.U, before * report[1].scale)
 
-    def test_parallel_branches(self):
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_parallel_branches(self, init_):
         class Branches(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -359,9 +388,10 @@ class TestOrder:
                 return self.two(x) + self.one(x)
 
         network, inputs = Branches(), draw()
-        report = kumar_(network, inputs, generator=seeded())
+        report = init_(network, inputs, generator=seeded())
         assert [entry.name for entry in report] == ["two", "one"]
-        assert list(measured(network, inputs).values()) == pytest.approx([0.5] * 2, rel=1e-5)
+        stds = list(measured(network, inputs).values())
+        assert stds == pytest.approx([TARGET[init_]] * 2, rel=1e-5)
 
 
 class Untouchable:
@@ -371,10 +401,11 @@ class Untouchable:
         raise AssertionError(f"a label was asked for {name}")
 
 
+@pytest.mark.parametrize("init_", DRAWN)
 class TestData:
-    def calibrated(self, data):
+    def calibrated(self, init_, data):
         network = mixed()
-        report = kumar_(network, data, generator=seeded(3))
+        report = init_(network, data, generator=seeded(3))
         return snapshot(network), list(report)
 
     @pytest.mark.parametrize(
@@ -404,23 +435,23 @@ class TestData:
             "DataLoader of pairs",
         ],
     )
-    def test_batches_are_joined(self, batches):
+    def test_batches_are_joined(self, batches, init_):
         inputs = draw()
-        assert self.calibrated(batches(inputs)) == self.calibrated(inputs)
+        assert self.calibrated(init_, batches(inputs)) == self.calibrated(init_, inputs)
 
-    def test_labels_do_not_enter(self):
+    def test_labels_do_not_enter(self, init_):
         inputs, labels = draw(), torch.arange(200)
         shuffled = labels[torch.randperm(200, generator=seeded())]
         one, two = (
-            self.calibrated(DataLoader(TensorDataset(inputs, y), batch_size=64))
+            self.calibrated(init_, DataLoader(TensorDataset(inputs, y), batch_size=64))
             for y in (labels, shuffled)
         )
         assert one == two
 
-    def test_inputs_are_left_alone(self):
+    def test_inputs_are_left_alone(self, init_):
         inputs = draw()
         before = inputs.clone()
-        kumar_(stack(6, 5), inputs.requires_grad_())
+        init_(stack(6, 5), inputs.requires_grad_())
         assert torch.equal(inputs, before)
         assert inputs.requires_grad
         assert inputs.grad is None
@@ -434,7 +465,7 @@ class Noisy(nn.Module):
 
 
 class TestLeavesAlone:
-    @pytest.mark.parametrize("calibration", [*CALIBRATIONS, scale_report])
+    @pytest.mark.parametrize("calibration", [*SHOWN, scale_report])
     def test_training_modes_and_buffers(self, calibration):
         network = mixed()
         before, buffers = modes(network), [b.clone() for b in network.buffers()]
@@ -445,10 +476,11 @@ class TestLeavesAlone:
         assert all(map(torch.equal, network.buffers(), buffers))
         assert num_hooks(network) == 0
 
-    def test_hooks_of_others(self):
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_hooks_of_others(self, init_):
         network, calls = stack(6, 5), []
         network[0].register_forward_hook(lambda *_: calls.append("kept"))
-        kumar_(network, draw())
+        init_(network, draw())
         assert num_hooks(network) == 1
         assert calls
 
@@ -479,13 +511,32 @@ class TestLeavesAlone:
             kumar_(network, DataLoader(draw(), batch_size=64))
             assert torch.equal(torch.get_rng_state(), expected)
 
-    def test_dropout_is_off(self):
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_what_lsuv_draws_does_not_depend_on_the_data(self, shuffle):
+        noisy, plain = nn.Sequential(Noisy(), *stack(6, 5, 4)), stack(6, 5, 4)
+        loader = DataLoader(TensorDataset(draw()), batch_size=64, shuffle=shuffle)
+        one, other, before = seeded(), seeded(), torch.get_rng_state()
+        lsuv_(noisy, loader, generator=one)
+        lsuv_(plain, 3.0 * draw(17, seed=8), generator=other)
+        assert torch.equal(one.get_state(), other.get_state())
+        assert not torch.equal(one.get_state(), seeded().get_state())
+        assert torch.equal(torch.get_rng_state(), before)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            lsuv_(noisy, loader)
+            assert torch.equal(torch.get_rng_state(), one.get_state())
+        for layer, twin in zip(noisy[1:], plain, strict=True):
+            assert torch.equal(layer.mu, twin.mu)
+            torch.testing.assert_close(layer.U / layer.U.norm(), twin.U / twin.U.norm())
+
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_dropout_is_off(self, init_):
         one, two, inputs = mixed(), mixed(), draw()
         for layer in two:
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
-        kumar_(one, inputs, generator=seeded())
-        kumar_(two, inputs, generator=seeded())
+        init_(one, inputs, generator=seeded())
+        init_(two, inputs, generator=seeded())
         assert snapshot(one) == snapshot(two)
 
 
@@ -530,7 +581,7 @@ def is_refused(calibration, network, data, error, match, **target):
     """Check that the call raises and leaves no trace."""
     before, training, generator = snapshot(network), modes(network), seeded(3)
     states = [torch.get_rng_state(), generator.get_state()]
-    if calibration is kumar_:
+    if calibration in DRAWN:
         target["generator"] = generator
     with pytest.raises(error, match=match):
         calibration(network, data, **target)
@@ -542,7 +593,7 @@ def is_refused(calibration, network, data, error, match, **target):
 
 
 @pytest.mark.parametrize("calibration", CALIBRATIONS)
-class TestRefuses:
+class TestRefusesTargets:
     @pytest.mark.parametrize("target", [0, 0.0, -1, math.nan, math.inf, -math.inf])
     def test_target_out_of_range(self, calibration, target):
         message = f"target_std must be positive and finite, got {target}"
@@ -564,6 +615,9 @@ class TestRefuses:
         message = r"GM layer '2'.* out of range for torch\.float32"
         is_refused(calibration, mixed(), draw(), ValueError, message, target_std=target)
 
+
+@pytest.mark.parametrize("calibration", SHOWN)
+class TestRefuses:
     @pytest.mark.parametrize(
         "data",
         [
@@ -656,11 +710,12 @@ class TestRefuses:
         is_refused(calibration, network, draw(), ValueError, "GM layer '1'.*not linear in U and v")
 
 
-def test_a_refused_kumar_puts_the_global_state_back():
+@pytest.mark.parametrize("init_", DRAWN)
+def test_a_refused_initialization_puts_the_global_state_back(init_):
     network = nn.Sequential(*stack(6, 5, 4), Raises(RuntimeError("broken")))
     before = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="broken"):
-        kumar_(network, draw())
+        init_(network, draw())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -683,6 +738,84 @@ class TestRefusesToCalibrate:
     def test_no_module(self):
         with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got function"):
             calibrate_(lambda x: x, draw())
+
+
+class TestOrthogonal:
+    """What LSUV has of its own."""
+
+    # wider than K = 3 and C; as wide; narrower, so that columns are orthogonal in place of rows
+    WIDTHS = pytest.mark.parametrize("widths", [(12, 9, 4), (3, 3, 3), (2, 7, 6), (1, 5, 2)])
+
+    @staticmethod
+    def check(rows, scale):
+        """Rows orthogonal, of norm sqrt(2) * scale, or as many columns where there are more."""
+        rows = rows.detach() / (math.sqrt(2.0) * scale)
+        gram = rows @ rows.mT if rows.shape[0] <= rows.shape[1] else rows.mT @ rows
+        torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype))
+
+    @WIDTHS
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_directions_and_every_readout_matrix(self, widths, dtype):
+        network = stack(*widths, dtype=dtype)
+        report = lsuv_(network, draw(d=widths[0], dtype=dtype), generator=seeded())
+        for layer, entry in zip(network, report, strict=True):
+            self.check(layer.mu, 1.0)
+            for matrix in layer.U:
+                self.check(matrix, entry.scale)
+
+    @WIDTHS
+    def test_all_else_is_that_of_kumar(self, widths):
+        network, fan_in = stack(*widths), stack(*widths)
+        report = lsuv_(network, draw(d=widths[0]), generator=seeded(4))
+        fan_in_(fan_in, generator=seeded(4))
+        for layer, plain, entry in zip(network, fan_in, report, strict=True):
+            assert torch.equal(
+                layer.sigma, torch.full_like(layer.sigma, math.sqrt(2.0 / layer.in_features))
+            )
+            torch.testing.assert_close(layer.v, entry.scale * plain.v)
+
+    def test_matrices_and_layers_differ(self):
+        network = stack(6, 6, 6)
+        report = lsuv_(network, draw(), generator=seeded())
+        drawn = [layer.mu for layer in network]
+        for layer, entry in zip(network, report, strict=True):
+            drawn += [matrix[:3] / entry.scale for matrix in layer.U]
+        for one, other in itertools.combinations(drawn, 2):
+            assert (one - other).abs().max() > 0.1
+
+    def test_directions_prefer_none(self):
+        # means and covariances of the rows' entries over many matrices: 0, and 2 / d
+        layer = GaussianMixtureLayer(5, 4, 1000)
+        (entry,) = lsuv_(layer, draw(8, 5), generator=seeded())
+        rows = layer.U.detach().flatten(0, 1) / entry.scale
+        assert rows.mean(0).abs().max() < 0.05
+        torch.testing.assert_close(rows.T @ rows / len(rows), 0.4 * torch.eye(5), rtol=0, atol=0.05)
+
+    def test_every_layer_gets_unit_variance_on_any_scale_of_the_data(self):
+        for factor in (1e-3, 1.0, 1e3):
+            network, inputs = stack(6, 9, 7, 5, 4), factor * draw() + factor
+            lsuv_(network, inputs)
+            assert list(measured(network, inputs).values()) == pytest.approx([1.0] * 4, rel=1e-5)
+
+    def test_report(self):
+        network, inputs = stack(6, 9, 7, 5), draw()
+        report = lsuv_(network, inputs, generator=seeded(3))
+        assert [entry.name for entry in report] == ["0", "1", "2"]
+        x = inputs
+        with torch.no_grad():
+            for layer, entry in zip(network, report, strict=True):
+                outputs = layer(x)
+                layer.U /= entry.scale
+                layer.v /= entry.scale
+                std = layer(x).double().std(correction=0).item()
+                assert entry.std_before == pytest.approx(std, rel=1e-5)
+                assert entry.scale == pytest.approx(1.0 / std, rel=1e-5)
+                assert entry.std_after == pytest.approx(1.0, rel=1e-5)
+                x = outputs
+
+    def test_takes_no_target(self):
+        with pytest.raises(TypeError):
+            lsuv_(stack(6, 5), draw(), 0.5)
 
 
 class TestScaleReport:

@@ -107,6 +107,25 @@ def test_bad_parameters_of_the_screen_stop_it_before_it_trains(parameters, sente
     assert not (tmp_path / "ledger").exists()
 
 
+def test_statements_without_records_are_not_measured(tmp_path):
+    notebook = papermill.execute_notebook(
+        ROOT / "notebooks/claims.ipynb",
+        tmp_path / "out.ipynb",
+        {"ledger": str(tmp_path / "ledger")},
+        progress_bar=False,
+        kernel_name="python3",
+    )
+    assert not (tmp_path / "ledger").exists()  # nothing was trained
+    shown = [
+        output.data["text/markdown"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "text/markdown" in output.get("data", {})
+    ]
+    assert "are not measured" in shown[0]
+    assert "**not measured**" in shown[-3]
+
+
 SMALL_BUDGET = {"seeds": [905], "epochs": 1, "components": [1], "hidden": [0], "dense_hidden": [2]}
 
 

@@ -81,13 +81,20 @@ def sampling_errors(
         ``(len(neurons), repetitions)``.
 
     Raises:
-        ValueError: If the record has no snapshots of a single GM layer.
+        ValueError: If the record has no snapshots of a single GM layer, or a number of neurons is
+            not a positive multiple of the number of components.
     """
     config = record.config
     if set(record.snapshots) != {"0.mu", "0.sigma", "0.U", "0.v"}:
         raise ValueError(f"the record of {config.run_id} has no snapshots of a single GM layer")
     parameters = {name[2:]: values[epoch] for name, values in record.snapshots.items()}
     num_components, num_outputs, d = parameters["U"].shape
+    for count in neurons:
+        if count < 1 or count % num_components:
+            raise ValueError(
+                f"neurons must be positive multiples of the {num_components} components, "
+                f"got {count!r}"
+            )
     layer = skip_init(GaussianMixtureLayer, d, num_outputs, num_components)
     layer.load_state_dict({name: torch.from_numpy(value) for name, value in parameters.items()})
     x = data.load(config.dataset, config.standardize).x_test[:_NUM_IMAGES]

@@ -7,6 +7,7 @@ showing and saving it to the caller; what was drawn can be read back from the ax
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -181,9 +182,11 @@ def two_by_two(
             axes.plot(mean.index, mean, color=color, lw=2.4, label=variant)
             lost = curves[(curves.arm == variant) & curves.diverged].seed.nunique()
             seeds = curves[curves.arm == variant].seed.nunique()
-            note = f"{variant}\n" + (f"final {mean.iloc[-1]:.1f} %" if len(mean) else "")
-            note += f"\n{lost} of {seeds} diverged" if lost else ""
-            axes.text(0.04, 0.05, note, transform=axes.transAxes, color=color, va="bottom")
+            notes = [variant]
+            notes += [f"final {mean.iloc[-1]:.1f} %"] if len(mean) else []
+            notes += [f"{lost} of {seeds} diverged"] if lost else []
+            text = "\n".join(notes)
+            axes.text(0.04, 0.05, text, transform=axes.transAxes, color=color, va="bottom")
             axes.set(xscale="log", yscale="log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             _percent_axis(axes, curves.test_error)
@@ -220,16 +223,7 @@ def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) 
             for x, table in kept.items():
                 end.plot([x] * len(table), table.best, ".", color=color, ms=4, alpha=0.6)
                 lost = int((runs[x].arm == arm).sum()) - len(table)
-                if lost:
-                    end.annotate(
-                        f"{lost} lost",
-                        (x, 1.0 - 0.06 * index),
-                        xycoords=("data", "axes fraction"),
-                        ha="center",
-                        va="top",
-                        color=color,
-                        fontsize=8,
-                    )
+                _count_lost(end, x, lost, color, index)
         start.set(xlabel="layer", ylabel="output std at the start", title="at the start")
         end.set(xlabel="layers", ylabel="best test error (%)", title="after training")
         for axes in (start, end):
@@ -242,7 +236,8 @@ def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) 
 def dial(runs: Sequence[Mapping[float, pd.DataFrame]], xlabels: Sequence[str]) -> Figure:
     """Test error after the first epoch, best and final against a setting of KUMAR.
 
-    A line joins the means over the seeds that trained, a dot is a seed.
+    A line joins the means over the seeds that trained, a dot is a seed; counts of those that
+    diverged stand at the upper edge.
 
     Args:
         runs: For each panel, `metrics.runs_table` by value of the setting.
@@ -265,6 +260,8 @@ def dial(runs: Sequence[Mapping[float, pd.DataFrame]], xlabels: Sequence[str]) -
                 )
                 for x, values in kept.items():
                     axes.plot([x] * len(values), values, ".", color=color, ms=4, alpha=0.6)
+            for x, table in tables.items():
+                _count_lost(axes, x, int(table.diverged.sum()), "#444444")
             axes.set(xscale="log", yscale="log", xlabel=xlabel, xticks=list(tables))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
@@ -648,7 +645,7 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
             rows = table if deep else table[table.dataset == dataset]
             ends = [0.6 * rows.low.min(), 1.6 * rows.high.max()]
             axes.plot(ends, ends, color="#888888", lw=1)
-            for color, init in zip(_COMPONENTS, rows.init.unique(), strict=False):
+            for color, init in zip(cycle(_COMPONENTS), rows.init.unique(), strict=False):
                 group = rows[rows.init == init]
                 name = init if init == "fan-in" else f"scale {init}"
                 parts = (
@@ -656,7 +653,7 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
                     if deep
                     else {f"{name}, d = {d}": group[group.d == d] for d in group.d.unique()}
                 )
-                for marker, (label, part) in zip("osD^v", parts.items(), strict=False):
+                for marker, (label, part) in zip(cycle("osD^v"), parts.items(), strict=False):
                     axes.errorbar(
                         part.predicted,
                         part.measured,
@@ -681,7 +678,7 @@ def movement(table: pd.DataFrame) -> Figure:
     Args:
         table: As `metrics.movement_table` gives.
     """
-    layers = sorted(table.layer.unique())
+    layers = sorted(table.layer.unique()) or [1]
     styles = {"mu": ("-", "means of the clouds"), "U": ("--", "readouts")}
     rows = table[table.parameter.isin(list(styles)) & (table.step > 0)]
     with mpl.style.context(_STYLE, after_reset=True):
@@ -714,7 +711,7 @@ def feature_learning(tables: Mapping[float, pd.DataFrame]) -> Figure:
         tables: By target std, as `metrics.movement_table` gives.
     """
     parameters = {"mu": "means of the clouds", "sigma": "deviations of the clouds", "U": "readouts"}
-    layers = sorted(next(iter(tables.values())).layer.unique())
+    layers = sorted({layer for table in tables.values() for layer in table.layer}) or [1]
     with mpl.style.context(_STYLE, after_reset=True):
         figure, panels = _figure(1, len(layers), 4.6 * len(layers), 3.6, sharey=True)
         for axes, layer in zip(panels, layers, strict=True):
@@ -795,6 +792,20 @@ def _label(axes: Axes, runs: pd.DataFrame) -> None:
         f", {failures} diverged)" if failures else ")"
     )
     axes.plot([], [], ":" if failures == seeds else "-", color=arm_color(arm), label=label)
+
+
+def _count_lost(axes: Axes, x: float, lost: int, color: str, line: int = 0) -> None:
+    """How many seeds diverged, at the upper edge of the axes."""
+    if lost:
+        axes.annotate(
+            f"{lost} lost",
+            (x, 1.0 - 0.06 * line),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="top",
+            color=color,
+            fontsize=8,
+        )
 
 
 def _percent_axis(axes: Axes, errors: pd.Series[Any]) -> None:

@@ -8,7 +8,7 @@ left out where errors are averaged, and every table that leaves them out says ho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -22,14 +22,12 @@ from gmlib.study.training import RunRecord
 __all__ = [
     "COSTS",
     "MEASURES",
-    "Claim",
     "against_dense",
     "at_epoch_ends",
     "bootstrap_interval",
     "budget_summary",
     "budget_table",
     "by_variant",
-    "compare_with_note",
     "curves_table",
     "dataset_title",
     "depth_table",
@@ -649,10 +647,11 @@ def by_variant(
 
     Args:
         records: By variant.
-        table: One of `runs_table`, `curves_table`, `init_table`.
+        table: One of `runs_table`, `curves_table`, `init_table`, `movement_table`.
     """
     tables = [table(runs).assign(arm=variant) for variant, runs in records.items()]
-    return pd.concat(tables, ignore_index=True)
+    # An empty table's columns have no types, and would spoil those of the others.
+    return pd.concat([own for own in tables if len(own)] or tables[:1], ignore_index=True)
 
 
 def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
@@ -688,23 +687,28 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
 def movement_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row an evaluation and parameter: arm, seed, layer (from 1), parameter, step, moved.
 
-    ``moved`` is the distance from the initialization relative to the norm there. Runs that
-    diverged are left out.
+    ``moved`` is the distance from the initialization relative to the norm there. Left out are runs
+    that diverged, and those recorded before movement was; if that is all, the table is empty.
     """
-    return _table(
-        {
-            "arm": record.config.arm,
-            "seed": record.config.seed,
-            "layer": int(name.partition(".")[0]) + 1,
-            "parameter": name.partition(".")[2],
-            "step": step,
-            "moved": moved,
-        }
-        for record in records
-        if not diverged(record)
-        for name, distances in record.movement.items()
-        for step, moved in zip(record.curves["step"], distances, strict=True)
-    )
+    rows = []
+    for record in records:
+        if diverged(record):
+            continue
+        # By place among the layers: between those of a dense network are modules without any.
+        modules = list(dict.fromkeys(name.partition(".")[0] for name in record.movement))
+        rows += [
+            {
+                "arm": record.config.arm,
+                "seed": record.config.seed,
+                "layer": modules.index(name.partition(".")[0]) + 1,
+                "parameter": name.partition(".")[2],
+                "step": step,
+                "moved": moved,
+            }
+            for name, distances in record.movement.items()
+            for step, moved in zip(record.curves["step"], distances, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["arm", "seed", "layer", "parameter", "step", "moved"])
 
 
 def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> pd.DataFrame:
@@ -715,12 +719,14 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
         after the first epoch, the best and the final, as mean and range over the seeds that
         trained; seeds that reached 5 % and the median of their first-hit steps; the mean paired
         difference of the final error from that of `reference`, in percentage points, with its
-        95 % interval by Student's t and the number of pairs in which both trained.
+        95 % interval by Student's t (there is none of a single pair) and the number of pairs in
+        which both trained.
     """
     runs, starts = by_variant(records, runs_table), by_variant(records, init_table)
     rows = []
     for variant, own in records.items():
-        logits = starts[(starts.arm == variant) & (starts.layer == starts.layer.max())].std_after
+        layers = starts[starts.arm == variant]
+        logits = layers.std_after[layers.layer == layers.layer.max()]
         hits = first_hits(own, [5.0]).step
         reached = hits.dropna()
         row = {
@@ -738,12 +744,11 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
         else:
             pairs, _ = trained_pairs(runs, variant, reference)
             difference = pairs.final - pairs.final_other
+            text = f"{difference.mean():+.2f}"
+            if len(difference) > 1:
+                text += " [{:+.2f}, {:+.2f}]".format(*_t_interval(difference))
             row[f"final, less {reference}'s"] = (
-                "{:+.2f} [{:+.2f}, {:+.2f}], {}".format(
-                    difference.mean(), *_t_interval(difference), len(difference)
-                )
-                if len(difference)
-                else "–"
+                f"{text}, {len(difference)}" if len(difference) else "–"
             )
         rows.append(row)
     return labelled(_table(rows), "variant")
@@ -768,6 +773,8 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, f
 def _t_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
     if len(values) < 2:
         return np.nan, np.nan
+    if values.min() == values.max():  # of which SciPy makes NaN
+        return float(values.min()), float(values.max())
     low, high = stats.t.interval(level, len(values) - 1, values.mean(), stats.sem(values))
     return float(low), float(high)
 
@@ -781,81 +788,6 @@ def _sign_test(differences: pd.Series) -> float:
     if not decided:
         return np.nan
     return float(stats.binomtest(int((differences < 0).sum()), decided).pvalue)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of the note beside what the runs gave.
-
-    Args:
-        quantity: What is stated.
-        note: The note's figure as a range, as wide as its rounding or its "about"; or, for a
-            statement without a figure, True.
-        ours: Measured values, one a seed (NaN where there is none); or whether it holds, None if
-            the runs cannot tell.
-        unit: Unit of the figures.
-        digits: Digits behind the point.
-        stated: What to print for the note, where a range would not say it.
-    """
-
-    quantity: str
-    note: tuple[float, float] | bool
-    ours: ArrayLike | bool | None
-    unit: str = ""
-    digits: int = 1
-    stated: str | None = None
-
-    def row(self) -> dict[str, str]:
-        """The claim as a row of a table, with the verdict that the numbers give.
-
-        ``agrees``: the mean over seeds lies in the note's range, to the digit that is shown. Else:
-        how far it is off (percentages in points), and
-        ``within the spread`` if the range over seeds still meets the note's.
-        """
-        if isinstance(self.note, bool):
-            note = "yes" if self.note else "no"
-            if self.ours is None:
-                return self._row(note, "not measured", "cannot be judged")
-            return self._row(note, "yes" if self.ours else "no", bool(self.ours) == self.note)
-        low, high = self.note
-        values = np.asarray(self.ours, dtype=float)
-        values = values[np.isfinite(values)]
-        stated = self._with_unit(low) if low == high else self._span(low, high) + self.unit
-        if not len(values):
-            return self._row(stated, "not measured", "cannot be judged")
-        mean = values.mean()
-        slack = 0.5 * 10.0**-self.digits
-        if low - slack <= mean <= high + slack:
-            verdict = "agrees"
-        else:
-            off = mean - high if mean > high else low - mean
-            unit = " points" if self.unit.strip() == "%" else self.unit
-            side = "above" if mean > high else "below"
-            verdict = f"{off:,.{self.digits}f}{unit} {side}"
-            if values.min() <= high and low <= values.max():
-                verdict += ", within the spread"
-        ours = self._with_unit(mean)
-        if len(values) > 1:
-            ours += f" ({self._span(values.min(), values.max())})"
-        return self._row(stated, ours, verdict)
-
-    def _with_unit(self, value: float) -> str:
-        return f"{value:,.{self.digits}f}{self.unit}"
-
-    def _span(self, low: float, high: float) -> str:
-        return f"{low:,.{self.digits}f} to {high:,.{self.digits}f}"
-
-    def _row(self, note: str, ours: str, verdict: str | bool) -> dict[str, str]:
-        if isinstance(verdict, bool):
-            verdict = "agrees" if verdict else "disagrees"
-        note = note if self.stated is None else self.stated
-        return {"quantity": self.quantity, "note": note, "ours": ours, "verdict": verdict}
-
-
-def compare_with_note(claims: Iterable[Claim]) -> pd.DataFrame:
-    """The note's statements beside ours; ours as mean (lowest to highest) over seeds."""
-    table = labelled(_table(claim.row() for claim in claims), "quantity")
-    return table.replace(" %", "\N{NO-BREAK SPACE}%", regex=True)
 
 
 def _groups(

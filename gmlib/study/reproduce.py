@@ -6,7 +6,6 @@ Run as ``python -m gmlib.study.reproduce``, or ``make reproduce``.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,8 +70,8 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
         "--ledger",
         type=Path,
         default=Path("_build/reproduce"),
-        help="folder of the new records (default: %(default)s); one that holds them all is "
-        "emptied first, one that holds some is completed",
+        help="folder of the new records (default: %(default)s); where it holds them all, they are "
+        "trained anew, where it holds some, the others are",
     )
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--jobs", type=int, help="processes at once (default: all processors)")
@@ -101,7 +100,9 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
     configs = [config for study in studies.values() for config in study]
     with _workers_of(options.scheduler):
         if all(config in ledger for config in configs):
-            shutil.rmtree(ledger.folder)
+            for config in configs:  # and no others: with --study there may be some
+                for suffix in (".json", ".npz"):
+                    ledger.path(config).with_suffix(suffix).unlink(missing_ok=True)
         trained = sweep(configs, ledger, options.jobs, options.device)
     records = {record.config.run_id: record for record in trained}
 

@@ -41,8 +41,8 @@ def first_layer_scales(
 
     Args:
         datasets: Data sets of square images, by name.
-        sides: Pixels along the images' sides; they divide those of the data. Images are averaged
-            over blocks down to that size, and standardized again.
+        sides: Pixels along the images' sides, at least 2; they divide those of the data. Images are
+            averaged over blocks down to that size, and standardized again.
         components: Numbers `K` of components.
         gammas: Scales of the parameters; None for that of the fan-in initialization.
         seed: Of the first draw.
@@ -52,6 +52,9 @@ def first_layer_scales(
         predicted, and measured, low and high: the root mean square, over draws, of the std over
         256 images and 10 outputs, and the lowest and highest of the draws. The fewer components
         there are to average over within a draw, the more draws are taken.
+
+    Raises:
+        ValueError: If the images are not square, or a side does not divide theirs.
     """
     rows = []
     for name in datasets:
@@ -137,9 +140,11 @@ def _images(name: str) -> Tensor:
 
 def _resized(images: Tensor, side: int) -> Tensor:
     whole = math.isqrt(images.shape[1])
-    if whole**2 != images.shape[1] or side < 1 or whole % side:
+    # A single pixel would be standardized to zero.
+    if whole**2 != images.shape[1] or side < 2 or whole % side:
         raise ValueError(
-            f"sides must divide that of square images, got {side!r} for {images.shape[1]} features"
+            "sides must be at least 2 and divide that of square images, "
+            f"got {side!r} for {images.shape[1]} features"
         )
     blocks = avg_pool2d(images.view(-1, 1, whole, whole), whole // side)
     return data.standardize_images(blocks.squeeze(1))

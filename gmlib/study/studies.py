@@ -40,7 +40,13 @@ def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]
 def dial(
     name: str, values: Sequence[float], seeds: Sequence[int], **settings: Any
 ) -> dict[float, list[RunConfig]]:
-    """Runs of KUMAR by the value of one of its settings, such as ``target_std``."""
+    """Runs of KUMAR by the value of one of its settings, such as ``target_std``.
+
+    Raises:
+        ValueError: If a value is not allowed, or there is none; the message names the setting.
+    """
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ValueError(f"{name} must be given a list of at least one value, got {values!r}")
     return {value: run_configs(["KUMAR"], seeds, **{**settings, name: value}) for value in values}
 
 

@@ -110,6 +110,7 @@ def tiny() -> Callable[..., RunConfig]:
             "epochs": 1,
             "batch_size": 16,
             "calibration_size": 64,
+            "num_neurons": 40,
         }
         return RunConfig(arm, seed, **{**small, **settings})
 
@@ -128,6 +129,7 @@ def make_record() -> Callable[..., RunRecord]:
         losses: Sequence[float] | None = None,
         init: Sequence[LayerScale] | None = None,
         snapshots: dict[str, np.ndarray] | None = None,
+        movement: dict[str, list[float]] | None = None,
         **settings: Any,
     ) -> RunRecord:
         steps = list(range(0, 10 * len(errors), 10)) if steps is None else list(steps)
@@ -147,6 +149,7 @@ def make_record() -> Callable[..., RunRecord]:
             wall_time=12.5,
             provenance={"gmlib": "0.1.0", "git_commit": None, "data": {"file": "md5"}},
             snapshots=snapshots or {},
+            movement=movement or {},
         )
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -790,6 +791,458 @@ def test_initial_scale_of_stacks_that_differ_in_depth() -> None:
     assert list(legend(axes)) == [OWN_ARM, "BL"]
 
 
+# --- Two choices ---------------------------------------------------------------------------------
+
+PURPLE, ORANGE, LIGHT = "#8357a4", "#e39b28", "#c4c4c4"
+FOUR = {
+    "BL": {0: [0.9, 0.8, 0.7, 0.60, 0.40], 1: [0.9, 0.9, 0.9, 0.50, 0.20], 2: [0.9, *[0.95] * 4]},
+    "BL, calibrated": {0: [0.9, 0.6, 0.5, 0.20, 0.10]},
+    "fan-in": {0: [0.9, *[0.9] * 4], 1: [0.9, *[0.9] * 4]},
+    "KUMAR": {0: [0.9, 0.5, 0.3, 0.10, 0.05], 1: [0.9, 0.3, 0.1, 0.06, 0.03]},
+}
+FOUR_LOST = {("BL", 2), ("fan-in", 0), ("fan-in", 1)}
+FOUR_COLORS = {"BL": BLUE, "BL, calibrated": PURPLE, "fan-in": ORANGE, "KUMAR": RED}
+FOUR_MEANS = {
+    "BL": [(1, 85), (3, 80), (10, 55), (20, 30)],
+    "BL, calibrated": [(1, 60), (3, 50), (10, 20), (20, 10)],
+    "fan-in": [],
+    "KUMAR": [(1, 40), (3, 20), (10, 8), (20, 4)],
+}
+
+
+@pytest.fixture
+def combined(make_record: MakeRecord) -> tuple[Axes, ...]:
+    curves = pd.concat(
+        curves_of(
+            make_record,
+            {("KUMAR", seed): errors for seed, errors in seeds.items()},
+            [("KUMAR", seed) for name, seed in FOUR_LOST if name == variant],
+        ).assign(arm=variant)
+        for variant, seeds in FOUR.items()
+    )
+    pairs = {"scale 1/2": ("BL", "BL, calibrated"), "fan-in scale": ("fan-in", "KUMAR")}
+    return drawn(figures.two_by_two(curves, pairs, ["as drawn", "calibrated"]))
+
+
+def test_a_panel_shows_its_seeds_and_their_mean(combined: tuple[Axes, ...]) -> None:
+    for axes, (variant, seeds) in zip(combined, FOUR.items(), strict=True):
+        color = FOUR_COLORS[variant]
+        assert figures.arm_color(variant) == color
+        lines = sorted(curves_in(axes, color), key=lambda line: line.get_linewidth())
+        *own, mean = lines if FOUR_MEANS[variant] else (*lines, None)
+        if mean is not None:
+            np.testing.assert_allclose(points(mean), FOUR_MEANS[variant])
+            assert mean.get_linewidth() > own[-1].get_linewidth()
+        dotted = curves_in(axes, color, ":")
+        for lines, lost in ((own, False), (dotted, True)):
+            expected = [
+                e[1:] for seed, e in seeds.items() if ((variant, seed) in FOUR_LOST) == lost
+            ]
+            assert len(lines) == len(expected)
+            for line, errors in zip(lines, expected, strict=True):
+                steps = zip([1, 3, 10, 20], errors, strict=True)
+                np.testing.assert_allclose(points(line), [(at, 100 * e) for at, e in steps])
+
+
+def test_a_panel_shows_the_means_of_the_others_in_grey(combined: tuple[Axes, ...]) -> None:
+    for axes, variant in zip(combined, FOUR, strict=True):
+        grey = [points(line) for line in curves_in(axes, LIGHT)]
+        others = [mean for name, mean in FOUR_MEANS.items() if name != variant and mean]
+        assert len(grey) == len(others)
+        for found, expected in zip(grey, others, strict=True):
+            np.testing.assert_allclose(found, expected)
+        colors = {to_hex(line.get_color()) for line in axes.lines}
+        assert colors == {LIGHT, FOUR_COLORS[variant]}
+
+
+def test_the_labels_of_two_choices(combined: tuple[Axes, ...]) -> None:
+    notes = [[text.get_text() for text in axes.texts] for axes in combined]
+    assert notes == [
+        ["BL\nfinal 30.0 %\n1 of 3 diverged"],
+        ["BL, calibrated\nfinal 10.0 %"],
+        ["fan-in\n2 of 2 diverged"],  # and no mean to speak of
+        ["KUMAR\nfinal 4.0 %"],
+    ]
+    assert [to_hex(axes.texts[0].get_color()) for axes in combined] == list(FOUR_COLORS.values())
+    assert [axes.get_title() for axes in combined] == ["as drawn", "calibrated", "", ""]
+    ylabels = [axes.get_ylabel() for axes in combined]
+    assert ylabels == ["scale 1/2\ntest error (%)", "", "fan-in scale\ntest error (%)", ""]
+    assert [axes.get_xlabel() for axes in combined] == ["", "", "gradient step", "gradient step"]
+    assert {(axes.get_xscale(), axes.get_yscale()) for axes in combined} == {("log", "log")}
+    assert len({axes.get_ylim() for axes in combined}) == 1
+    low, high = combined[0].get_ylim()
+    assert low <= 3
+    assert high >= 95
+    labels = [label.get_text() for label in combined[0].get_yticklabels()]
+    assert labels == ["3", "5", "10", "20", "50", "90"]
+
+
+@pytest.mark.parametrize("errors", [[0.9], [0.9, 0.5], [0.9, 0.5, 0.0]])
+def test_unusual_choices(errors: list[float], make_record: MakeRecord) -> None:
+    curves = metrics.curves_table([make_record("KUMAR", 0, errors), make_record("BL", 0, errors)])
+    pairs = {"one": ("KUMAR", "BL"), "two": ("FC", OWN_ARM)}  # of which two were not run
+    panels = drawn(figures.two_by_two(curves, pairs, ["x", "y"]))
+    final = [f"KUMAR\nfinal {100 * errors[-1]:.1f} %"] if len(errors) > 1 else ["KUMAR"]
+    assert [text.get_text() for text in panels[0].texts] == final
+    assert [text.get_text() for text in panels[3].texts] == [OWN_ARM]
+
+
+# --- Settings, depths ----------------------------------------------------------------------------
+
+
+def settings_of(
+    errors: dict[float, list[tuple[float, float, float] | None]],
+) -> dict[float, pd.DataFrame]:
+    """By setting, runs with errors after the first epoch, at best and at last; None for lost."""
+    names = ["first_epoch", "best", "final"]
+    return {
+        value: pd.DataFrame(
+            [
+                {
+                    "arm": "KUMAR",
+                    "seed": seed,
+                    **dict(zip(names, own or (60.0, 50.0, 90.2), strict=True)),
+                    "diverged": own is None,
+                }
+                for seed, own in enumerate(runs)
+            ]
+        )
+        for value, runs in errors.items()
+    }
+
+
+TARGETS = settings_of({0.05: [(20, 6, 8), (24, 8, 10)], 5.0: [None, (12, 4, 7)], 0.5: [(10, 4, 5)]})
+SIZES = settings_of({64: [(11, 5, 6)], 16384: [None, None], 2048: [(10, 4, 5), (12, 3, 4)]})
+
+
+def dots_at(axes: Axes, color: str) -> list[tuple[float, float]]:
+    """The seeds: small dots without a line."""
+    return [
+        point
+        for line in axes.lines
+        if line.get_marker() == "." and to_hex(line.get_color()) == color
+        for point in points(line)
+    ]
+
+
+def test_dial() -> None:
+    targets, sizes = drawn(figures.dial([TARGETS, SIZES], ["target std", "images"]))
+    colors = legend(sizes)
+    assert list(colors) == ["after epoch 1", "best", "final"]
+    assert len(set(colors.values())) == 3
+    assert colors["final"] == RED
+    expected = {
+        targets: (
+            {"after epoch 1": [22, 12, 10], "best": [7, 4, 4], "final": [9, 7, 5]},
+            {
+                "after epoch 1": [(0.05, 20), (0.05, 24), (5, 12), (0.5, 10)],
+                "best": [(0.05, 6), (0.05, 8), (5, 4), (0.5, 4)],
+                "final": [(0.05, 8), (0.05, 10), (5, 7), (0.5, 5)],
+            },
+        ),
+        sizes: (
+            {
+                "after epoch 1": [11, math.nan, 11],
+                "best": [5, math.nan, 3.5],
+                "final": [6, math.nan, 4.5],
+            },
+            {
+                "after epoch 1": [(64, 11), (2048, 10), (2048, 12)],
+                "best": [(64, 5), (2048, 4), (2048, 3)],
+                "final": [(64, 6), (2048, 5), (2048, 4)],
+            },
+        ),
+    }
+    for (axes, (means, seeds)), tables in zip(expected.items(), (TARGETS, SIZES), strict=True):
+        for label, color in colors.items():
+            (line,) = [line for line in curves_in(axes, color) if line.get_marker() != "."]
+            np.testing.assert_allclose(line.get_xdata(), list(tables))
+            np.testing.assert_allclose(line.get_ydata(), means[label])
+            np.testing.assert_allclose(dots_at(axes, color), seeds[label])
+            assert line.get_marker() not in ("None", "")
+
+
+def test_the_axes_of_the_dial() -> None:
+    targets, sizes = drawn(figures.dial([TARGETS, SIZES], ["target std", "images"]))
+    assert [axes.get_xlabel() for axes in (targets, sizes)] == ["target std", "images"]
+    assert [axes.get_ylabel() for axes in (targets, sizes)] == ["test error (%)", ""]
+    for axes in (targets, sizes):
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        assert len(axes.xaxis.get_minorticklocs()) == 0
+    assert targets.get_ylim() == sizes.get_ylim()
+    assert [text.get_text() for text in targets.get_xticklabels()] == ["0.05", "5", "0.5"]
+    assert [text.get_text() for text in sizes.get_xticklabels()] == ["64", "16,384", "2,048"]
+    assert [(text.get_text(), text.xy[0]) for text in targets.texts] == [("1 lost", 5.0)]
+    assert [(text.get_text(), text.xy[0]) for text in sizes.texts] == [("2 lost", 16384)]
+
+
+@pytest.mark.parametrize("runs", [[(10.0, 4.0, 5.0)], [(10.0, 4.0, 0.0)], [None]])
+def test_unusual_dials(runs: Any) -> None:
+    (axes,) = drawn(figures.dial([settings_of({0.5: runs})], ["target std"]))
+    assert list(legend(axes)) == ["after epoch 1", "best", "final"]
+    assert len(dots_at(axes, RED)) == (runs != [None])
+
+
+SCALES = {
+    1: {"BL": [[24.0], [26.0]], "KUMAR": [[0.5], [0.5]]},
+    3: {"BL": [[24.0, 400.0, 9000.0], [26.0, 600.0, 1000.0]], "KUMAR": [[0.5, 0.5, 0.5]]},
+}
+DEPTHS = {
+    1: ({"BL": [8.0], "KUMAR": [6.0, 4.0]}, {"BL": 2}),
+    3: ({"BL": [], "KUMAR": [3.0, 5.0]}, {"BL": 3, "KUMAR": 1}),
+}
+
+
+def test_depth() -> None:
+    scales = {depth: inits_of(stds) for depth, stds in SCALES.items()}
+    runs = {depth: runs_of(*errors) for depth, errors in DEPTHS.items()}
+    start, end = drawn(figures.depth(scales, runs))
+    expected = {
+        BLUE: [[(1, 25)], [(1, 25), (2, 500), (3, 5000)]],
+        RED: [[(1, 0.5)], [(1, 0.5), (2, 0.5), (3, 0.5)]],
+    }
+    for color, lines in expected.items():
+        assert [points(line) for line in curves_in(start, color)] == lines
+    (means,) = [line for line in curves_in(end, RED) if line.get_marker() == "o"]
+    assert points(means) == [(1, 5), (3, 4)]
+    (means,) = [line for line in curves_in(end, BLUE) if line.get_marker() == "o"]
+    assert points(means) == [(1, 8)]  # of three layers, none trained
+    assert dots_at(end, RED) == [(1, 6), (1, 4), (3, 3), (3, 5)]
+    assert dots_at(end, BLUE) == [(1, 8)]
+    lost = {(text.get_text(), text.xy[0], to_hex(text.get_color())): text for text in end.texts}
+    assert set(lost) == {("2 lost", 1, BLUE), ("3 lost", 3, BLUE), ("1 lost", 3, RED)}
+    heights = {text.xy[1] for (_, x, _), text in lost.items() if x == 3}
+    assert len(heights) == 2  # one above the other
+    assert legend(end) == {"BL": BLUE, "KUMAR": RED}
+
+
+def test_the_axes_of_the_depths() -> None:
+    scales = {depth: inits_of(stds) for depth, stds in SCALES.items()}
+    runs = {depth: runs_of(*errors) for depth, errors in DEPTHS.items()}
+    start, end = drawn(figures.depth(scales, runs))
+    assert [axes.get_xlabel() for axes in (start, end)] == ["layer", "layers"]
+    ylabels = [axes.get_ylabel() for axes in (start, end)]
+    assert ylabels == ["output std at the start", "best test error (%)"]
+    for axes in (start, end):
+        assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3"]
+
+
+def test_depths_of_which_nothing_trained() -> None:
+    runs = {2: runs_of({}, {"BL": 2})}
+    start, end = drawn(figures.depth({2: inits_of({"BL": [[1.0, 2.0], [3.0, 4.0]]})}, runs))
+    assert [points(line) for line in curves_in(start, BLUE)] == [[(1, 2), (2, 3)]]
+    assert not curves_in(end, BLUE)
+    assert [text.get_text() for text in end.texts] == ["2 lost"]
+
+
+# --- Predicted scale, movement -------------------------------------------------------------------
+
+
+def scales_of(
+    datasets: Sequence[str], ds: Sequence[int], inits: Sequence[str], factor: float = 1.25
+) -> pd.DataFrame:
+    """Settings of three numbers of components; each measured `factor` times what is predicted."""
+    rows = []
+    for number, (dataset, d, init, K) in enumerate(
+        itertools.product(datasets, ds, inits, (1, 10, 100)), start=1
+    ):
+        measured = factor * number
+        rows.append(
+            {
+                **{"dataset": dataset, "d": d, "K": K, "init": init, "predicted": float(number)},
+                **{"measured": measured, "low": 0.5 * measured, "high": 2.0 * measured},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def bars_in(axes: Axes) -> list[tuple[float, float, float]]:
+    """Abscissa, lower and upper end of each bar."""
+    return [
+        (bar[0, 0], bar[0, 1], bar[1, 1])
+        for collection in axes.collections
+        if isinstance(collection, LineCollection)
+        for bar in collection.get_segments()
+    ]
+
+
+def test_predicted_scale() -> None:
+    table = scales_of(["mnist", "own:images"], [49, 784], ["fan-in", "0.5"])
+    left, right = drawn(figures.predicted_scale(table))
+    for axes, dataset in ((left, "mnist"), (right, "own:images")):
+        rows = table[table.dataset == dataset]
+        found = [
+            point for line in axes.lines if line.get_marker() != "None" for point in points(line)
+        ]
+        expected = rows.sort_values(["init", "d"], ascending=[False, True])
+        assert found == list(zip(expected.predicted, expected.measured, strict=True))
+        bars = zip(expected.predicted, expected.low, expected.high, strict=True)
+        np.testing.assert_allclose(bars_in(axes), list(bars))
+        (line,) = curves_in(axes, "#888888")
+        (x0, y0), (x1, y1) = points(line)
+        assert (x0, x1) == (y0, y1)  # where they are equal
+        assert x0 < rows.low.min()
+        assert x1 > rows.high.max()
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        assert axes.get_xlabel() == "predicted std"
+    assert [axes.get_title() for axes in (left, right)] == ["MNIST", "own:images"]
+    assert [axes.get_ylabel() for axes in (left, right)] == ["measured std", ""]
+    assert left.get_legend() is None
+    labels = [text.get_text() for text in right.get_legend().get_texts()]
+    assert labels == [
+        *("fan-in, d = 49", "fan-in, d = 784", "scale 0.5, d = 49", "scale 0.5, d = 784"),
+    ]
+
+
+def test_settings_differ_in_color_or_marker() -> None:
+    ds, inits = [4, 9, 16, 36, 49], ["fan-in", *map(str, range(1, 7))]
+    (axes,) = drawn(figures.predicted_scale(scales_of(["mnist"], ds, inits)))
+    series = [line for line in axes.lines if line.get_marker() != "None"]
+    looks = {(to_hex(line.get_color()), line.get_marker()) for line in series}
+    assert len(looks) == len(series) == 35
+    assert len({color for color, _ in looks}) == 7
+
+
+def test_every_setting_is_drawn_however_many_there_are() -> None:
+    table = scales_of(["mnist"], range(1, 8), [str(init) for init in range(1, 10)])
+    (axes,) = drawn(figures.predicted_scale(table))
+    found = [point for line in axes.lines if line.get_marker() != "None" for point in points(line)]
+    assert sorted(found) == sorted(zip(table.predicted, table.measured, strict=True))
+    assert len(bars_in(axes)) == len(table) == 189
+
+
+def test_predicted_scale_through_depth() -> None:
+    columns = ["init", "layer", "predicted", "measured", "low", "high"]
+    rows = [
+        ("fan-in", 1, 0.5, 0.4, 0.2, 0.6),
+        ("fan-in", 2, 0.05, 0.06, 0.06, 0.06),  # a single draw
+        ("0.5", 1, 20.0, 25.0, 22.0, 30.0),
+    ]
+    table = pd.DataFrame(rows, columns=columns)
+    (axes,) = drawn(figures.predicted_scale(table))
+    series = [points(line) for line in axes.lines if line.get_marker() != "None"]
+    assert series == [[(0.5, 0.4), (0.05, 0.06)], [(20.0, 25.0)]]
+    np.testing.assert_allclose(
+        bars_in(axes), [(0.5, 0.2, 0.6), (0.05, 0.06, 0.06), (20.0, 22.0, 30.0)]
+    )
+    assert axes.get_title() == ""
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["fan-in", "scale 0.5"]
+
+
+def moved_of(make_record: MakeRecord, *runs: tuple[Any, ...]) -> pd.DataFrame:
+    """Movement of runs, each an arm, a seed and the parameters' distances at steps 0, 10 and 20."""
+    return metrics.movement_table(
+        make_record(
+            arm,
+            seed,
+            movement={name: [0.0, *distances] for name, distances in movement.items()},
+            losses=[1.0, *[math.nan if lost else 0.5] * 2],
+        )
+        for arm, seed, movement, *lost in runs
+    )
+
+
+def test_movement(make_record: MakeRecord) -> None:
+    table = moved_of(
+        make_record,
+        ("BL", 0, {"0.mu": [0.1, 0.2], "0.sigma": [9, 9], "0.U": [0.3, 0.4], "1.mu": [2, 3]}),
+        ("BL", 1, {"0.mu": [0.3, 0.6], "0.U": [0.5, 1.0], "1.mu": [4, 5]}),
+        ("BL", 2, {"0.mu": [7, 7], "1.mu": [7, 7]}, "diverged"),
+        ("KUMAR", 0, {"0.mu": [0.01, 0.02], "0.v": [8, 8], "1.U": [0.5, 0.25]}),
+    )
+    first, second = drawn(figures.movement(table))
+    expected = {
+        (first, BLUE, "-"): [(10, 0.2), (20, 0.4)],
+        (first, BLUE, "--"): [(10, 0.4), (20, 0.7)],
+        (first, RED, "-"): [(10, 0.01), (20, 0.02)],
+        (second, BLUE, "-"): [(10, 3), (20, 4)],
+        (second, RED, "--"): [(10, 0.5), (20, 0.25)],
+    }
+    for (axes, color, style), curve in expected.items():
+        (line,) = curves_in(axes, color, style)
+        np.testing.assert_allclose(points(line), curve)
+    for axes in (first, second):
+        for color, style in itertools.product((BLUE, RED), ("-", "--")):
+            assert len(curves_in(axes, color, style)) == ((axes, color, style) in expected)
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        assert axes.get_xlabel() == "gradient step"
+    assert [axes.get_title() for axes in (first, second)] == ["layer 1", "layer 2"]
+    assert [axes.get_ylabel() for axes in (first, second)] == [
+        "distance from the start, relative",
+        "",
+    ]
+    assert first.get_ylim() == second.get_ylim()
+    handles = second.get_legend().legend_handles
+    labels = [text.get_text() for text in second.get_legend().get_texts()]
+    assert labels == ["BL", "KUMAR", "means of the clouds", "readouts"]
+    assert [to_hex(handle.get_color()) for handle in handles[:2]] == [BLUE, RED]
+    assert [handle.get_linestyle() for handle in handles[2:]] == ["-", "--"]
+
+
+def test_movement_of_what_starts_from_zero(make_record: MakeRecord) -> None:
+    table = moved_of(
+        make_record,
+        ("ZERO", 0, {"0.mu": [0.1, 0.2], "0.U": [math.nan, math.nan]}),
+    )
+    (axes,) = drawn(figures.movement(table))
+    (line,) = curves_in(axes, figures.arm_color("ZERO"))
+    assert points(line) == [(10, 0.1), (20, 0.2)]
+
+
+def test_movement_that_was_not_recorded(make_record: MakeRecord) -> None:
+    old = metrics.movement_table([make_record("BL"), make_record("KUMAR")])
+    (axes,) = drawn(figures.movement(old))
+    assert not [line for line in axes.lines if points(line)]
+    (axes,) = drawn(figures.feature_learning({0.5: old, 1.0: old}))
+    assert not dots_at(axes, RED)
+    # Among records of which some have it, those are drawn.
+    records = {"old": [make_record("BL")], "new": [make_record(movement={"0.mu": [0.0, 0.1, 0.2]})]}
+    (axes,) = drawn(figures.movement(metrics.by_variant(records, metrics.movement_table)))
+    (line,) = curves_in(axes, figures.arm_color("new"))
+    assert points(line) == [(10, 0.1), (20, 0.2)]
+
+
+def test_feature_learning(make_record: MakeRecord) -> None:
+    lazy = moved_of(
+        make_record,
+        ("KUMAR", 0, {"0.mu": [5, 0.1], "0.sigma": [5, 0.2], "0.U": [5, 0.3], "1.mu": [5, 0.6]}),
+        ("KUMAR", 1, {"0.mu": [5, 0.2], "0.sigma": [5, 0.4], "0.U": [5, 0.5], "1.mu": [5, 0.8]}),
+        ("KUMAR", 2, {"0.mu": [5, 0.9], "0.sigma": [5, 0.3], "0.U": [5, 0.4], "1.mu": [5, 0.7]}),
+        ("KUMAR", 3, {"0.mu": [5, 7], "1.mu": [5, 7]}, "diverged"),
+    )
+    rich = moved_of(make_record, ("KUMAR", 0, {"0.mu": [5, 2], "0.v": [5, 8], "1.mu": [5, 3]}))
+    none = metrics.movement_table([make_record()])  # from before movement was recorded
+    first, second = drawn(figures.feature_learning({2.0: none, 5.0: lazy, 0.05: rich}))
+    colors = legend(second)
+    assert list(colors) == ["means of the clouds", "deviations of the clouds", "readouts"]
+    nan = math.nan
+    expected = {
+        (first, "means of the clouds"): [nan, 0.2, 2],  # medians; the mean is 0.4
+        (first, "deviations of the clouds"): [nan, 0.3, nan],
+        (first, "readouts"): [nan, 0.4, nan],
+        (second, "means of the clouds"): [nan, 0.7, 3],
+    }
+    for (axes, label), medians in expected.items():
+        (line,) = [line for line in curves_in(axes, colors[label]) if line.get_marker() == "o"]
+        np.testing.assert_allclose(line.get_xdata(), [2.0, 5.0, 0.05])
+        np.testing.assert_allclose(line.get_ydata(), medians)
+    assert dots_at(first, colors["means of the clouds"]) == [
+        *((5.0, 0.1), (5.0, 0.2), (5.0, 0.9), (0.05, 2.0)),
+    ]
+    assert dots_at(second, colors["means of the clouds"]) == [
+        *((5.0, 0.6), (5.0, 0.8), (5.0, 0.7), (0.05, 3.0)),
+    ]
+    assert dots_at(first, colors["readouts"]) == [(5.0, 0.3), (5.0, 0.5), (5.0, 0.4)]
+    assert [axes.get_title() for axes in (first, second)] == ["layer 1", "layer 2"]
+    for axes in (first, second):
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        assert axes.get_xlabel() == "target std"
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "5", "0.05"]
+    assert first.get_ylabel() == "distance gone, relative"
+
+
 # --- The closed form -----------------------------------------------------------------------------
 
 
@@ -826,6 +1279,27 @@ def test_error_against_without_a_guide() -> None:
     (axes,) = drawn(figures.error_against([1, 2], [[1.0], [0.5]], "x", "y"))
     assert len(axes.lines) == 2
     assert list(legend(axes)) == ["median"]
+
+
+def test_several_errors_against_something() -> None:
+    x = [10, 100]
+    errors = {
+        "BL, start": [[1.0, 3.0, 2.0], [0.5, 0.25, 0.75]],
+        "BL, trained": np.array([[4.0], [0.4]]),  # of another number of repetitions
+    }
+    (axes,) = drawn(figures.error_against(x, errors, "neurons", "error", slope=-1.0))
+    labels = ["BL, start", "slope -1", "BL, trained"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == labels
+    colors = legend(axes)
+    assert len(set(colors.values())) == 3
+    for label, values in errors.items():
+        own = [line for line in axes.lines if to_hex(line.get_color()) == colors[label]]
+        dots, median = own
+        assert points(dots) == [(at, e) for at, row in zip(x, values, strict=True) for e in row]
+        assert dots.get_linestyle() == "None"
+        assert points(median) == list(zip(x, np.median(values, axis=1), strict=True))
+    (guide,) = (line for line in axes.lines if line.get_linestyle() == "--")
+    np.testing.assert_allclose(points(guide), [(10, 2.0), (100, 0.2)])  # through the first's median
 
 
 # --- Speed ---------------------------------------------------------------------------------------

@@ -40,12 +40,24 @@ def snapshots() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.fixture
+def movement() -> dict[str, list[float]]:
+    """Distances at three evaluations, by parameter."""
+    return {
+        "0.mu": [0.0, 0.012346, 1.5e-7],
+        "0.sigma": [0.0, 1e30, math.nan],
+        "0.U": [math.nan, math.nan, math.nan],
+    }
+
+
 def assert_same_record(one: RunRecord, other: RunRecord) -> None:
     assert one.config == other.config
     np.testing.assert_equal(dict(one.curves), dict(other.curves))  # takes NaN for equal to NaN
     assert one.init_report == other.init_report
     assert one.wall_time == other.wall_time
     assert one.provenance == other.provenance
+    assert list(one.movement) == list(other.movement)
+    np.testing.assert_equal(dict(one.movement), dict(other.movement))
     assert list(one.snapshots) == list(other.snapshots)
     for name, array in one.snapshots.items():
         np.testing.assert_array_equal(array, other.snapshots[name], strict=True)
@@ -80,7 +92,7 @@ def assert_refused(ledger: Ledger, config: RunConfig, reason: str) -> None:
 # --- There and back ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arm", ["KUMAR", "FC", "package.module:function"])
+@pytest.mark.parametrize("arm", ["KUMAR", "FC", "BL+CAL", "NEURONS", "package.module:function"])
 def test_round_trip(
     arm: str, ledger: Ledger, make_record: MakeRecord, snapshots: dict[str, np.ndarray]
 ) -> None:
@@ -91,6 +103,7 @@ def test_round_trip(
         losses=[2.302585092994046, math.nan, 1e308, 0.0],
         init=[LayerScale("0", 0.1, 1.0, 0.1), LayerScale("head.1", 7e-9, 1e9, 7.0)],
         snapshots=snapshots,
+        movement={"0.mu": [0.0, 0.1, 1 / 3, math.nan], "head.1": [math.nan] * 4},
         widths=(20, 10),
         lr=0.3,
     )
@@ -111,6 +124,48 @@ def test_what_is_not_finite_comes_back_as_nan(ledger: Ledger, make_record: MakeR
     found = ledger.get(record.config)
     assert found is not None
     assert all(map(math.isnan, found.curves["test_loss"]))
+
+
+def test_movement_comes_back(
+    ledger: Ledger, make_record: MakeRecord, movement: dict[str, list[float]]
+) -> None:
+    record = make_record(movement=movement)
+    content = json.loads(ledger.put(record).read_text())
+    assert content["movement"] == {
+        "0.mu": [0.0, 0.012346, 1.5e-7],
+        "0.sigma": [0.0, 1e30, None],
+        "0.U": [None, None, None],
+    }
+    found = ledger.get(record.config)
+    assert found is not None
+    assert list(found.movement) == ["0.mu", "0.sigma", "0.U"]
+    np.testing.assert_equal(dict(found.movement), movement)
+    assert [type(distance) for distance in found.movement["0.mu"]] == [float] * 3
+
+
+def test_infinite_movement_comes_back_as_nan(ledger: Ledger, make_record: MakeRecord) -> None:
+    record = make_record(movement={"0.mu": [0.0, math.inf, -math.inf]})
+    ledger.put(record)
+    found = ledger.get(record.config)
+    assert found is not None
+    np.testing.assert_equal(dict(found.movement), {"0.mu": [0.0, math.nan, math.nan]})
+
+
+def test_records_from_before_movement_was_measured_are_read(
+    ledger: Ledger, make_record: MakeRecord
+) -> None:
+    record = make_record()
+    path = ledger.put(record)
+    assert "movement" not in path.read_text()  # such a record is written as it always was
+    found = ledger.get(record.config)
+    assert found is not None
+    assert found.movement == {}
+    # Movement changes neither the name of a run nor which of two records stays.
+    assert make_record(movement={"0.mu": [0.0] * 3}).config.run_id == record.config.run_id
+    ledger.put(make_record(movement={"0.mu": [0.0] * 3}))
+    found = ledger.get(record.config)
+    assert found is not None
+    assert found.movement == {}
 
 
 def test_a_ledger_has_what_was_put_into_it(ledger: Ledger, make_record: MakeRecord) -> None:
@@ -166,6 +221,25 @@ def test_a_record_reads_well_in_a_diff(ledger: Ledger, make_record: MakeRecord) 
     assert content["config"] == make_record().config.canonical()
 
 
+def test_movement_reads_well_in_a_diff_too(
+    ledger: Ledger, make_record: MakeRecord, movement: dict[str, list[float]]
+) -> None:
+    text = ledger.put(make_record(movement=movement)).read_text()
+    lines = text.splitlines()
+    assert [line.split(":")[0].strip() for line in lines[12:]] == [
+        *('"train_loss"', "},", '"movement"', '"0.mu"', '"0.sigma"', '"0.U"', "},"),
+        *('"digest"', "}"),
+    ]
+    assert lines[14:19] == [
+        ' "movement": {',
+        '  "0.mu": [0.0, 0.012346, 1.5e-07],',
+        '  "0.sigma": [0.0, 1e+30, null],',
+        '  "0.U": [null, null, null]',
+        " },",
+    ]
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
 def test_another_number_changes_one_line_beside_the_digest(
     tmp_path: Path, make_record: MakeRecord
 ) -> None:
@@ -178,12 +252,27 @@ def test_another_number_changes_one_line_beside_the_digest(
     assert changed == ['"test_error"', '"train_loss"', '"digest"']
 
 
+def test_another_movement_changes_one_line_beside_the_digest(
+    tmp_path: Path, make_record: MakeRecord, movement: dict[str, list[float]]
+) -> None:
+    texts = [
+        Ledger(tmp_path / name).put(make_record(movement=moved)).read_text()
+        for name, moved in {"one": movement, "other": {**movement, "0.U": [0, 0, 1]}}.items()
+    ]
+    lines = zip(*(text.splitlines() for text in texts), strict=True)
+    changed = [one.split(":")[0].strip() for one, other in lines if one != other]
+    assert changed == ['"0.U"', '"digest"']
+
+
 def test_the_same_record_gives_the_same_bytes(
-    tmp_path: Path, make_record: MakeRecord, snapshots: dict[str, np.ndarray]
+    tmp_path: Path,
+    make_record: MakeRecord,
+    snapshots: dict[str, np.ndarray],
+    movement: dict[str, list[float]],
 ) -> None:
     folders = tmp_path / "one", tmp_path / "other"
     for folder in folders:
-        Ledger(folder).put(make_record(snapshots=snapshots))
+        Ledger(folder).put(make_record(snapshots=snapshots, movement=movement))
     assert len(listing(folders[0])) == 2
     assert listing(folders[0]) == listing(folders[1])
 
@@ -254,16 +343,20 @@ def test_the_environment_names_the_folder(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.8, 0.99])
-def test_a_torn_record_is_refused(share: float, ledger: Ledger, make_record: MakeRecord) -> None:
-    record = make_record()
+def test_a_torn_record_is_refused(
+    share: float, ledger: Ledger, make_record: MakeRecord, movement: dict[str, list[float]]
+) -> None:
+    record = make_record(movement=movement)
     path = ledger.put(record)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert_refused(ledger, record.config, "")
 
 
-def test_no_flipped_bit_goes_unnoticed(ledger: Ledger, make_record: MakeRecord) -> None:
-    record = make_record()
+def test_no_flipped_bit_goes_unnoticed(
+    ledger: Ledger, make_record: MakeRecord, movement: dict[str, list[float]]
+) -> None:
+    record = make_record(movement=movement)
     path = ledger.put(record)
     content = path.read_bytes()
     draw = random.Random(0)
@@ -299,20 +392,47 @@ def test_no_flipped_bit_goes_unnoticed(ledger: Ledger, make_record: MakeRecord) 
         ('"wall_time": 12.5,', "", "its keys are"),
         ('"wall_time": 12.5,', '"wall_time": 12.5, "note": 1,', "its keys are .*'note'"),
         ('"digest"', '"Digest"', "its keys are"),
+        ("0.012346", "0.012345", "it was altered"),
+        ("0.012346", "0.0123460000001", "it was altered"),
+        ('"0.sigma"', '"0.Sigma"', "it was altered"),
+        ('"0.U": [null, null, null]', '"0.U": [null, null]', "it was altered"),
+        ('"movement": {', '"Movement": {', "its keys are .*'Movement'"),
+        ('"movement": {', '"movement": [', "Expecting"),
         ("null", "nul", "Expecting value"),
         ("{", "", ""),
         ("0.25", "NaN", ""),
     ],
 )
 def test_an_edited_record_is_refused(
-    old: str, new: str, reason: str, ledger: Ledger, make_record: MakeRecord
+    old: str,
+    new: str,
+    reason: str,
+    ledger: Ledger,
+    make_record: MakeRecord,
+    movement: dict[str, list[float]],
 ) -> None:
-    record = make_record()
+    record = make_record(movement=movement)
     path = ledger.put(record)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
     assert_refused(ledger, record.config, reason)
+
+
+def test_movement_cannot_be_removed_from_a_record_or_put_into_one(
+    ledger: Ledger, make_record: MakeRecord, movement: dict[str, list[float]]
+) -> None:
+    one, other = make_record(movement=movement), make_record(seed=1)
+    for record, change in (
+        (one, lambda content: content.pop("movement")),
+        (other, lambda content: content.update(movement={"0.mu": [0.0, 0.0, 0.0]})),
+    ):
+        path = ledger.put(record)
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(LedgerError, match="it was altered: its digest does not match"):
+            ledger.get(record.config)
 
 
 @pytest.mark.parametrize(
@@ -348,6 +468,13 @@ def test_another_file_is_refused(
         (lambda content: content["curves"]["step"].pop(), "its curves differ in length"),
         (lambda content: content["curves"].pop("test_loss"), "test_loss"),
         (lambda content: content.update(curves=[]), ""),
+        (lambda content: content["movement"]["0.mu"].pop(), "its curves differ in length"),
+        (lambda content: content["movement"]["0.U"].append(0.1), "its curves differ in length"),
+        (lambda content: content["movement"].update(new=[]), "its curves differ in length"),
+        (lambda content: content["movement"].update(new=3), ""),
+        (lambda content: content.update(movement=None), ""),
+        (lambda content: content.update(movement=[]), ""),
+        (lambda content: content.update(movement="0.mu"), ""),
         (lambda content: content["init_report"][0].pop("scale"), "scale"),
         (lambda content: content.update(init_report=3), ""),
         (lambda content: content.update(snapshots="here.npz"), ""),
@@ -358,8 +485,9 @@ def test_a_record_that_makes_no_sense_is_refused(
     reason: str,
     ledger: Ledger,
     make_record: MakeRecord,
+    movement: dict[str, list[float]],
 ) -> None:
-    record = make_record()
+    record = make_record(movement=movement)
     forge(ledger.put(record), change)
     assert_refused(ledger, record.config, reason)
 

@@ -14,7 +14,6 @@ from scipy import stats
 
 from gmlib.init import LayerScale
 from gmlib.study import metrics
-from gmlib.study.metrics import Claim
 from gmlib.study.training import RunRecord
 
 MakeRecord = Callable[..., RunRecord]
@@ -783,24 +782,272 @@ def test_against_dense(budget: pd.DataFrame) -> None:
     def compared(table: pd.DataFrame, cost: str = "parameters") -> list[tuple[Any, ...]]:
         found = metrics.against_dense(table, cost)
         assert list(found.columns) == [
-            *(cost, "error (%)", "best FC at that cost", "FC as good", "times its cost"),
+            *(cost, "error (%)", "FC as good", "times its cost", "best FC at that cost"),
         ]
         assert not found.iloc[:, 2:].apply(lambda cells: cells.str.contains(" ")).any(axis=None)
         found = found.replace("\N{NO-BREAK SPACE}", " ", regex=True)
         return list(found.itertuples(name=None))
 
     assert compared(budget) == [
-        ("BL 6-3, K = 1", "300", "40.00", "h = 0: 8.00", "h = 2", "1.5"),
-        ("KUMAR 6-3, K = 1", "300", "8.00", "h = 0: 8.00", "h = 0", "1.4"),
-        ("BL 6-3, K = 9", "2,700", "–", "h = 9: 5.00", "–", "–"),
+        ("BL 6-3, K = 1", "300", "40.00", "h = 2", "1.5", "h = 0: 8.00"),
+        ("KUMAR 6-3, K = 1", "300", "8.00", "h = 0", "1.4", "h = 0: 8.00"),
+        ("BL 6-3, K = 9", "2,700", "–", "–", "–", "h = 9: 5.00"),
     ]
     cheap = budget.assign(multiplications=[140, 20, 25, 19, 29, 260])
     assert compared(cheap, "multiplications")[:2] == [
-        ("BL 6-3, K = 1", "19", "40.00", "–", "h = 0", "0.9"),  # none is that cheap
-        ("KUMAR 6-3, K = 1", "29", "8.00", "h = 0: 8.00", "h = 0", "1.4"),
+        ("BL 6-3, K = 1", "19", "40.00", "h = 0", "0.9", "–"),  # none is that cheap
+        ("KUMAR 6-3, K = 1", "29", "8.00", "h = 0", "1.4", "h = 0: 8.00"),
     ]
     better = budget.assign(error=[5.0, 8.0, 30.0, 40.0, 4.0, math.nan])
-    assert compared(better)[1][3:] == ("h = 0: 8.00", "–", "–")  # no dense network is as good
+    assert compared(better)[1][3:] == ("–", "–", "h = 0: 8.00")  # no dense network is as good
+
+
+# --- Variants, depths, movement ------------------------------------------------------------------
+
+
+def test_variants_stand_for_arms(curve: MakeRecord) -> None:
+    records = {
+        "half": [curve("KUMAR", 1, 90, 80, 70, 60), curve("KUMAR", 0, 90, 80, 70, 50)],
+        "twice": [curve("KUMAR", 0, 90, 80, 70, 40)],
+        "default": [curve("BL", 0, 90, 80, 70, 90, lost=True)],
+    }
+    runs = metrics.by_variant(records, metrics.runs_table)
+    assert rows(runs) == [
+        ("half", 1, 60.0, 60.0, 60.0, False),
+        ("half", 0, 50.0, 50.0, 50.0, False),
+        ("twice", 0, 40.0, 40.0, 40.0, False),
+        ("default", 0, 90.0, 90.0, 90.0, True),
+    ]
+    assert runs.index.tolist() == [0, 1, 2, 3]
+    assert metrics.trained(runs, "half", "final").tolist() == [50.0, 60.0]
+    for table in (metrics.curves_table, metrics.init_table):
+        found = metrics.by_variant(records, table)
+        alone = table([record for own in records.values() for record in own])
+        variants = ["half"] * 2 + ["twice", "default"]
+        names = [name for name in variants for _ in range(len(alone) // 4)]
+        pd.testing.assert_frame_equal(found, alone.assign(arm=names))
+
+
+def test_variants_without_rows_leave_the_types_of_the_others(make_record: MakeRecord) -> None:
+    moved = make_record(movement={"0.mu": [0.0, 0.1, 0.2]})
+    records = {"old": [make_record("BL")], "new": [moved], "older": [make_record()]}
+    found = metrics.by_variant(records, metrics.movement_table)
+    pd.testing.assert_frame_equal(found, metrics.movement_table([moved]).assign(arm="new"))
+    none = metrics.by_variant({"old": [make_record()]}, metrics.movement_table)
+    assert (len(none), list(none)) == (0, list(found))
+
+
+def test_movement_table(make_record: MakeRecord) -> None:
+    movement = {"0.mu": [0.0, 0.1, 0.2], "0.U": [0.0, 0.3, 0.4], "1.mu": [0.0, 0.5, math.nan]}
+    records = [
+        make_record("BL", 3, steps=[0, 7, 20], movement=movement),
+        make_record("KUMAR", 1, losses=[1.0, math.nan, math.nan], movement=movement),
+        make_record("KUMAR", 2),  # from before movement was recorded
+        make_record("KUMAR", 4, errors=[0.9], movement={"0.v": [0.0]}),
+    ]
+    table = metrics.movement_table(iter(records))
+    assert list(table) == ["arm", "seed", "layer", "parameter", "step", "moved"]
+    np.testing.assert_equal(
+        rows(table),
+        [
+            *(("BL", 3, 1, "mu", 0, 0.0), ("BL", 3, 1, "mu", 7, 0.1), ("BL", 3, 1, "mu", 20, 0.2)),
+            *(("BL", 3, 1, "U", 0, 0.0), ("BL", 3, 1, "U", 7, 0.3), ("BL", 3, 1, "U", 20, 0.4)),
+            *(("BL", 3, 2, "mu", 0, 0.0), ("BL", 3, 2, "mu", 7, 0.5)),
+            ("BL", 3, 2, "mu", 20, math.nan),
+            ("KUMAR", 4, 1, "v", 0, 0.0),
+        ],
+    )
+    assert table.moved.dtype == float
+    assert table.layer.dtype == int
+
+
+def test_layers_of_a_dense_network_are_counted_without_what_is_between(
+    make_record: MakeRecord,
+) -> None:
+    names = ["0.weight", "0.bias", "2.weight", "2.bias", "10.weight"]
+    table = metrics.movement_table(
+        [make_record("FC", movement={name: [0.0] * 3 for name in names})]
+    )
+    found = table[["layer", "parameter"]].drop_duplicates().to_numpy().tolist()
+    assert found == [[1, "weight"], [1, "bias"], [2, "weight"], [2, "bias"], [3, "weight"]]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_without_movement_there_is_a_table_of_no_rows(lost: bool, make_record: MakeRecord) -> None:
+    movement = {"0.mu": [0.0, 0.1, 0.2]} if lost else None
+    losses = [1.0, math.nan, math.nan] if lost else None
+    for records in ([make_record(losses=losses, movement=movement)], []):
+        table = metrics.movement_table(records)
+        assert len(table) == 0
+        assert list(table) == ["arm", "seed", "layer", "parameter", "step", "moved"]
+
+
+def with_stds(record: RunRecord, *stds: float) -> RunRecord:
+    layers = (LayerScale(str(index), 77.0, 1.0, std) for index, std in enumerate(stds))
+    return replace(record, init_report=tuple(layers))
+
+
+DIFFERENCE = "final, less KUMAR's"
+
+
+def test_variant_table(curve: MakeRecord) -> None:
+    records = {
+        "BL": [
+            with_stds(curve("BL", 0, 90, 80, 5, 60, 30, 9), 20.0, 300.0),  # 5 % on the way
+            with_stds(curve("BL", 1, 90, 80, 70, 50, 6, 8), 20.0, 100.0),
+            with_stds(curve("BL", 2, 90, 80, 70, 90, 90, 90, lost=True), 20.0, 200.0),
+        ],
+        # By seed: 3, 4, and no pair.
+        "KUMAR": [
+            with_stds(curve("KUMAR", 2, 90, 80, 70, 10, 5, 7), 0.5, 0.5),
+            with_stds(curve("KUMAR", 1, 90, 80, 70, 12, 6, 4), 0.5, 0.5),
+            with_stds(curve("KUMAR", 0, 90, 80, 70, 11, 5, 6), 0.5, 0.5),
+        ],
+        # A difference of 1.5 from each, of which the interval has no width.
+        "target 1": [
+            with_stds(curve("KUMAR", 0, 90, 80, 70, 10, 8, 7.5), 1.0, 1.0),
+            with_stds(curve("KUMAR", 1, 90, 80, 70, 10, 8, 5.5), 1.0, 1.0),
+        ],
+    }
+    table = metrics.variant_table(records, "KUMAR")
+    margin = 12.706205 * 0.5  # Student's t of one degree of freedom; the sem of 3 and 4 is 1/2
+    assert table.to_dict("index") == {
+        "BL": {
+            "std of logits": "2e+02",  # of those that diverged, too
+            "diverged": "1 of 3",
+            "epoch 1": "55.00 (50.00 to 60.00)",
+            "best": "7.50 (6.00 to 9.00)",
+            "final": "8.50 (8.00 to 9.00)",
+            "steps to 5 %": "3 (1 of 3)",
+            DIFFERENCE: f"+3.50 [{3.5 - margin:+.2f}, {3.5 + margin:+.2f}], 2",
+        },
+        "KUMAR": {
+            "std of logits": "0.5",
+            "diverged": "0 of 3",
+            "epoch 1": "11.00 (10.00 to 12.00)",
+            "best": "4.67 (4.00 to 5.00)",
+            "final": "5.67 (4.00 to 7.00)",
+            "steps to 5 %": "20 (3 of 3)",
+            DIFFERENCE: "–",
+        },
+        "target 1": {
+            "std of logits": "1",
+            "diverged": "0 of 2",
+            "epoch 1": "10.00",
+            "best": "6.50 (5.50 to 7.50)",
+            "final": "6.50 (5.50 to 7.50)",
+            "steps to 5 %": "–",
+            DIFFERENCE: "+1.50 [+1.50, +1.50], 2",
+        },
+    }
+    assert (table.index.name, table.columns.name) == (None, "variant")
+
+
+def test_differences_are_those_of_the_variants_own_seeds(curve: MakeRecord) -> None:
+    def variant(*finals: float | None, first: int = 0) -> list[RunRecord]:
+        return [
+            curve("KUMAR", first + index, 90, 80, 70, final or 90, lost=final is None)
+            for index, final in enumerate(finals)
+        ]
+
+    records = {
+        "lower": variant(5.0, 6.0, 3.0, None),  # -5, -2, -5
+        "reference": variant(10.0, 8.0, 8.0, 8.0, None),
+        "one": variant(None, 8.25, None),
+        "lost": variant(None, None),
+        "elsewhere": variant(5.0, 6.0, first=7),
+        "where it is lost": variant(5.0, first=4),
+        "the same": variant(10.0, 8.0, 8.0),
+    }
+    table = metrics.variant_table(records, "reference")
+    margin = 4.302653 * math.sqrt(3.0) / math.sqrt(3)  # t of two degrees of freedom
+    assert table["final, less reference's"].to_dict() == {
+        "lower": f"-4.00 [{-4 - margin:+.2f}, {-4 + margin:+.2f}], 3",
+        "reference": "–",
+        "one": "+0.25, 1",
+        "lost": "–",
+        "elsewhere": "–",
+        "where it is lost": "–",
+        "the same": "+0.00 [+0.00, +0.00], 3",
+    }
+    lost = table.loc["lost"]
+    assert (lost["diverged"], lost["best"], lost["final"]) == ("2 of 2", "–", "–")
+    unknown = metrics.variant_table(records, "nobody")
+    assert set(unknown["final, less nobody's"]) == {"–"}
+
+
+def test_the_logits_are_the_last_layer_of_each_variant(curve: MakeRecord) -> None:
+    records = {
+        "three layers": [with_stds(curve("BL", 0, 90, 80, 70, 60), 1.0, 2.0, 3.0)],
+        "one layer": [with_stds(curve("BL", 0, 90, 80, 70, 60), 4.0)],
+        "two layers": [
+            with_stds(curve("BL", seed, 90, 80, 70, 60), 7.0, std)
+            for seed, std in enumerate([0.125, 0.25])
+        ],
+    }
+    found = metrics.variant_table(records, "one layer")["std of logits"]
+    assert found.to_dict() == {"three layers": "3", "one layer": "4", "two layers": "0.19"}
+
+
+def test_variants_of_runs_without_epochs(make_record: MakeRecord) -> None:
+    records = {arm: [make_record(arm, 0, [0.875])] for arm in ("BL", "KUMAR")}
+    row = metrics.variant_table(records, "KUMAR").loc["BL"]
+    assert (row["epoch 1"], row["final"], row["steps to 5 %"]) == ("87.50", "87.50", "–")
+    assert row[DIFFERENCE] == "+0.00, 1"
+
+
+def test_depth_table(curve: MakeRecord) -> None:
+    records = {
+        2: [
+            with_stds(curve("BL", 0, 90, 80, 70, 60, 20, 30), 10.0, 200.0),
+            with_stds(curve("BL", 1, 90, 80, 70, 90, 90, 90, lost=True), 30.0, 600.0),
+            with_stds(curve("KUMAR", 0, 90, 80, 70, 10, 8, 6), 0.5, 0.5),
+            with_stds(curve("KUMAR", 1, 90, 80, 70, 20, 4, 5), 0.5, 0.5),
+        ],
+        1: [
+            with_stds(curve("BL", 0, 90, 80, 70, 90, lost=True), 24.3),
+            with_stds(curve("KUMAR", 0, 90, 80, 70, 7), 0.5),
+        ],
+    }
+    table = metrics.depth_table(records)
+    assert table.index.names == ["layers", "arm"]
+    assert table.to_dict("index") == {
+        (2, "BL"): {
+            "std, first layer": "20",
+            "std, last layer": "4e+02",
+            "diverged": "1 of 2",
+            "epoch 1": "60.00",
+            "best": "20.00",
+            "final": "30.00",
+        },
+        (2, "KUMAR"): {
+            "std, first layer": "0.5",
+            "std, last layer": "0.5",
+            "diverged": "0 of 2",
+            "epoch 1": "15.00 (10.00 to 20.00)",
+            "best": "5.00 (4.00 to 6.00)",
+            "final": "5.50 (5.00 to 6.00)",
+        },
+        (1, "BL"): {
+            "std, first layer": "24",
+            "std, last layer": "24",
+            "diverged": "1 of 1",
+            **dict.fromkeys(["epoch 1", "best", "final"], "–"),
+        },
+        (1, "KUMAR"): {
+            "std, first layer": "0.5",
+            "std, last layer": "0.5",
+            "diverged": "0 of 1",
+            **dict.fromkeys(["epoch 1", "best", "final"], "7.00"),
+        },
+    }
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_differences_have_an_interval_of_no_width() -> None:
+    runs = runs_of(KUMAR={0: 4.0, 1: 5.0}, BL={0: 6.5, 1: 7.5})
+    row = metrics.paired_differences(runs, ["best"]).loc["best"]
+    assert row["t 95 %"] == row["bootstrap 95 %"] == "[-2.50, -2.50]"
 
 
 # --- Bootstrap -----------------------------------------------------------------------------------
@@ -855,7 +1102,6 @@ def test_the_name_of_the_labels_stands_in_the_headers_only_row() -> None:
     [
         (lambda runs: metrics.paired_differences(runs, ["best"]), "test error"),
         (lambda _: metrics.threshold_table(hits_of(10.0, BL={0: 1})), "threshold"),
-        (lambda _: metrics.compare_with_note([Claim("q", True, True)]), "quantity"),
     ],
 )
 def test_tables_name_their_labels(
@@ -863,88 +1109,3 @@ def test_tables_name_their_labels(
 ) -> None:
     found = table(runs_of(KUMAR={0: 4.0}, BL={0: 5.0}))
     assert (found.index.name, found.columns.name) == (None, label)
-
-
-# --- The note's claims ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("note", "ours", "digits", "verdict"),
-    [
-        # The mean decides, to the digit that is shown.
-        ((9, 10), [9.5], 1, "agrees"),
-        ((9, 10), [8.0, 11.0], 1, "agrees"),
-        ((9, 10), [10.04], 1, "agrees"),
-        ((9, 10), [8.96], 1, "agrees"),
-        ((9, 10), [10.06], 1, "0.1 points above"),
-        ((9, 10), [8.94], 1, "0.1 points below"),
-        ((9, 10), [10.4], 0, "agrees"),
-        ((4.2, 4.2), [4.2], 1, "agrees"),
-        ((4.2, 4.2), [4.24], 1, "agrees"),
-        ((4.25, 4.25), [4.26], 2, "0.01 points above"),
-        # Else it says how far off, and whether some seed comes near.
-        ((9, 10), [9.9, 10.9], 1, "0.4 points above, within the spread"),
-        ((9, 10), [10.0, 20.0], 1, "5.0 points above, within the spread"),
-        ((9, 10), [1.0, 9.0], 1, "4.0 points below, within the spread"),
-        (
-            (9, 10),
-            [1.0, 11.0],
-            1,
-            "3.0 points below, within the spread",
-        ),  # to either side, none inside
-        # Or only how far off.
-        ((9, 10), [10.1, 20.1], 1, "5.1 points above"),
-        ((9, 10), [1.0, 8.0], 1, "4.5 points below"),
-        ((1000, 1000), [3000.0], 0, "2,000 points above"),
-        # What is not finite does not count.
-        ((9, 10), [math.nan, 9.5, math.inf], 1, "agrees"),
-        ((9, 10), [math.nan], 1, "cannot be judged"),
-        ((9, 10), [], 1, "cannot be judged"),
-        ((9, 10), 9.5, 1, "agrees"),
-        ((0, 0), np.array([0, 0]), 0, "agrees"),
-    ],
-)
-def test_verdicts_on_figures(
-    note: tuple[float, float], ours: Any, digits: int, verdict: str
-) -> None:
-    assert Claim("error", note, ours, "%", digits).row()["verdict"] == verdict
-
-
-@pytest.mark.parametrize(
-    ("note", "ours", "expected"),
-    [
-        (True, True, ("yes", "yes", "agrees")),
-        (True, False, ("yes", "no", "disagrees")),
-        (True, np.True_, ("yes", "yes", "agrees")),
-        (True, np.False_, ("yes", "no", "disagrees")),
-        (False, False, ("no", "no", "agrees")),
-        (False, True, ("no", "yes", "disagrees")),
-        (True, None, ("yes", "not measured", "cannot be judged")),
-    ],
-)
-def test_verdicts_on_statements(note: bool, ours: Any, expected: tuple[str, str, str]) -> None:
-    row = Claim("KUMAR is below BL", note, ours).row()
-    assert (row["note"], row["ours"], row["verdict"]) == expected
-
-
-@pytest.mark.parametrize(
-    ("claim", "note", "ours"),
-    [
-        (Claim("q", (9, 10), [9.4, 9.52], " %"), "9.0 to 10.0~%", "9.5~% (9.4 to 9.5)"),
-        (Claim("q", (5.85, 5.85), [6.0], " %", 2), "5.85~%", "6.00~%"),
-        (Claim("q", (1000, 2000), [1234.5], "", 0), "1,000 to 2,000", "1,234"),
-        (Claim("q", (9, 10), [math.nan], " %"), "9.0 to 10.0~%", "not measured"),
-    ],
-)
-def test_figures_are_written_with_their_unit_and_digits(claim: Claim, note: str, ours: str) -> None:
-    row = claim.row()
-    found = (row["quantity"], row["note"], row["ours"])
-    assert found == ("q", *(text.replace("~", " ") for text in (note, ours)))
-
-
-def test_compare_with_note() -> None:
-    claims = [Claim("one", (1, 2), [1.5]), Claim("two", True, False)]
-    table = metrics.compare_with_note(iter(claims))
-    assert table.index.tolist() == ["one", "two"]
-    assert table.verdict.tolist() == ["agrees", "disagrees"]
-    assert list(table) == ["note", "ours", "verdict"]

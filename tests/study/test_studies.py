@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import Any
 
 import pytest
 
 from gmlib.study import studies
+from gmlib.study.config import ARMS, RunConfig, run_configs
+from gmlib.study.studies import STUDIES
 
 # --- The budget ----------------------------------------------------------------------------------
 
@@ -45,3 +49,114 @@ def test_bad_sizes_are_refused_by_name(values: dict[str, Any], sentence: str) ->
     good = {"arms": ["BL"], "components": [1], "hidden": [0], "dense_hidden": [2], "seeds": [0]}
     with pytest.raises(ValueError, match="^" + sentence.replace("[", r"\[")):
         studies.budget(**{**good, **values})
+
+
+# --- The ablation and the settings ---------------------------------------------------------------
+
+
+def test_every_variant_is_another_run() -> None:
+    variants = studies.ablation([3, 7], epochs=2, widths=[5, 3], dataset="fashion-mnist")
+    assert list(variants) == [
+        *("BL", "BL, calibrated", "fan-in", "KUMAR", "KUMAR on noise", "analytic", "LSUV"),
+        *("zero readout, last layer", "zero readouts"),
+    ]
+    configs = [config for runs in variants.values() for config in runs]
+    assert len({config.run_id for config in configs}) == len(configs) == 2 * len(variants)
+    for label, runs in variants.items():
+        assert [config.seed for config in runs] == [3, 7], label
+        assert len({config.arm for config in runs}) == 1, label
+    common = {(c.epochs, c.widths, c.dataset, c.target_std, c.gamma) for c in configs}
+    assert common == {(2, (5, 3), "fashion-mnist", 0.5, 0.5)}
+
+
+def test_the_ablation_is_of_every_stack_of_clouds() -> None:
+    variants = studies.ablation([0])
+    arms = [config.arm for (config,) in variants.values()]
+    assert set(arms) == set(ARMS) - {"FC", "NEURONS"}
+    assert [variants[name][0].arm for name in ("BL", "KUMAR")] == ["BL", "KUMAR"]
+    assert variants["BL, calibrated"][0].arm == "BL+CAL"
+    assert variants["KUMAR on noise"][0].arm == "NOISE"
+    assert variants["zero readout, last layer"][0].arm == "ZERO-LAST"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("target_std", (0.05, 1, 2.0)), ("calibration_size", [64, 256]), ("num_components", [1, 5])],
+)
+def test_a_dial_turns_one_setting(name: str, values: Any) -> None:
+    runs = studies.dial(name, values, [4, 2], epochs=3, widths=[3])
+    assert list(runs) == list(values)
+    for value, configs in runs.items():
+        assert configs == [
+            RunConfig("KUMAR", seed, epochs=3, widths=(3,), **{name: value}) for seed in (4, 2)
+        ]
+    ids = {config.run_id for configs in runs.values() for config in configs}
+    assert len(ids) == 2 * len(values)
+
+
+def test_a_dial_turns_what_the_settings_say_otherwise() -> None:
+    runs = studies.dial("target_std", [2.0], [0], target_std=0.1, epochs=1)
+    assert runs == {2.0: [RunConfig("KUMAR", 0, target_std=2.0, epochs=1)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("target_std", [], "target_std must be given a list of at least one value, got []"),
+        ("target_std", 0.5, "target_std must be given a list of at least one value, got 0.5"),
+        ("target_std", [0.5, -1], "target_std must be a positive, finite number, got -1"),
+        ("calibration_size", [64, 0], "calibration_size must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_values_of_a_setting_are_refused_by_name(name: str, values: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        studies.dial(name, values, [0])
+
+
+@pytest.mark.parametrize("study", [studies.ablation, partial(studies.dial, "target_std", [0.5])])
+def test_bad_seeds_are_refused(study: Any) -> None:
+    with pytest.raises(ValueError, match=r"^seeds must be a list of at least one entry, got \[\]"):
+        study([])
+    with pytest.raises(ValueError, match=r"^seeds must not repeat an entry"):
+        study([1, 1])
+
+
+# --- The committed runs --------------------------------------------------------------------------
+
+
+def ids(study: str) -> set[str]:
+    return {config.run_id for config in STUDIES[study]}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_no_study_holds_a_run_twice(study: str) -> None:
+    assert len(ids(study)) == len(STUDIES[study]) > 0
+
+
+def test_studies_share_the_runs_that_they_have_in_common() -> None:
+    five = list(range(5))
+    baseline, kumar = ({c.run_id for c in run_configs([arm], five)} for arm in ("BL", "KUMAR"))
+    dense = {config.run_id for config in run_configs(["FC"], five)}
+    assert ids("main study") == dense | baseline | kumar
+    assert ids("ablation") & ids("main study") == baseline | kumar
+    for study in ("target std", "calibration size"):
+        assert ids(study) & ids("main study") == kumar
+        assert ids(study) & ids("ablation") == kumar
+    assert ids("target std") & ids("calibration size") == kumar
+    three = {config.run_id for config in run_configs(["FC", "BL", "KUMAR"], five[:3])}
+    assert ids("budget") & ids("main study") == three
+
+
+def test_the_settings_that_are_tried_include_the_default() -> None:
+    assert RunConfig.target_std in studies.TARGETS
+    assert RunConfig.calibration_size in studies.CALIBRATION_SIZES
+    sizes = {name: len(STUDIES[name]) for name in ("target std", "calibration size", "ablation")}
+    assert sizes == {"target std": 35, "calibration size": 20, "ablation": 45}
+
+
+def test_the_readme_counts_the_runs_of_the_studies() -> None:
+    assert len(ids("budget")) == 108
+    assert len(ids("divergence")) == 80
+    assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
+    assert len(ids("main study")) == len(ids("initialization")) == 15
+    assert len(ids("propagation")) == 2

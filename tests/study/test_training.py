@@ -24,8 +24,10 @@ from torch.nn.functional import cross_entropy
 
 import gmlib
 from gmlib import GaussianMixtureLayer
-from gmlib.study import data, training
+from gmlib.study import arms, data, training
+from gmlib.study.config import ARMS as BUILT_IN
 from gmlib.study.config import RunConfig
+from gmlib.study.neurons import NeuronLayer
 from gmlib.study.provenance import git_state
 from gmlib.study.training import (
     Progress,
@@ -38,8 +40,8 @@ from gmlib.study.training import (
 
 Configure = Callable[..., RunConfig]
 
-BUILT_IN = ("FC", "BL", "FAN-IN", "KUMAR")
 ARMS = (*BUILT_IN, "own_runs:draw")
+MIXTURES = tuple(arm for arm in ARMS if arm not in ("FC", "NEURONS"))
 NOTHING = 1e-30  # as a learning rate: an update that vanishes beside any float32 parameter
 
 
@@ -76,6 +78,8 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
 def assert_same_run(one: RunRecord, other: RunRecord) -> None:
     np.testing.assert_equal(one.curves, other.curves)  # takes NaN for equal to NaN
     assert one.init_report == other.init_report
+    np.testing.assert_equal(one.movement, other.movement)
+    assert list(one.movement) == list(other.movement)
     assert_same_arrays(one.snapshots, other.snapshots)
 
 
@@ -223,28 +227,31 @@ def test_inputs_are_standardized_as_the_configuration_says(
 # --- Calibration ---------------------------------------------------------------------------------
 
 
-def calibration_inputs(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> object:
-    """What the initialization of a run is shown."""
-    seen: list[object] = []
-    for name in ("kumar_", "scale_report"):
-        function = getattr(training, name)
+def calibration_inputs(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """What the initialization of a run is shown, and what its scale is measured on."""
+    seen: list[Tensor] = []
 
-        def spy(network: nn.Module, inputs: Any, *rest: Any, _call: Any = function, **more: Any):
+    def spied(function: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(network: nn.Module, inputs: Tensor, *rest: Any, **more: Any) -> Any:
             seen.append(inputs)
-            return _call(network, inputs, *rest, **more)
+            return function(network, inputs, *rest, **more)
 
-        monkeypatch.setattr(training, name, spy)
-    build_network(config, data.load(config.dataset, config.standardize))
-    monkeypatch.undo()
-    (inputs,) = seen
-    return inputs
+        return spy
+
+    initializations = {arm: spied(init) for arm, init in arms.INITIALIZATIONS.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "INITIALIZATIONS", initializations)
+        patch.setattr(training, "scale_report", spied(training.scale_report))
+        build_network(config, data.load(config.dataset, config.standardize))
+    assert seen
+    assert all(torch.equal(inputs, seen[0]) for inputs in seen)
+    return seen[0]
 
 
 def test_calibration_inputs_are_training_images_without_labels(
     tiny: Configure, blobs: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = calibration_inputs(tiny("KUMAR"), monkeypatch)
-    assert isinstance(inputs, Tensor)
     assert inputs.shape == (64, 25)
     images = set(map(tuple, blobs.x_train.tolist()))
     assert len(set(map(tuple, inputs.tolist())) & images) == 64
@@ -254,12 +261,14 @@ def test_calibration_inputs_are_training_images_without_labels(
 def test_arms_of_one_seed_share_their_calibration_inputs(
     tiny: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = [calibration_inputs(tiny(arm), monkeypatch) for arm in ARMS]
+    shown = {arm: calibration_inputs(tiny(arm), monkeypatch) for arm in ARMS}
     # Arms that are not calibrated are measured on the default number, here on all 96.
-    assert [len(inputs) for inputs in shown] == [96, 96, 96, 64, 64]
-    assert all(torch.equal(inputs[:64], shown[-1]) for inputs in shown)
+    uncalibrated = {"FC", "BL", "FAN-IN", "ANALYTIC", "ZERO", "ZERO-LAST"}
+    for arm, inputs in shown.items():
+        assert len(inputs) == (96 if arm in uncalibrated else 64), arm
+        assert torch.equal(inputs[:64], shown["KUMAR"]), arm
     other_seed = calibration_inputs(tiny("KUMAR", 1), monkeypatch)
-    assert not torch.equal(shown[0], other_seed)
+    assert not torch.equal(shown["KUMAR"], other_seed)
 
 
 def test_calibration_draws_from_a_generator_of_its_own(
@@ -275,9 +284,10 @@ def test_calibration_draws_from_a_generator_of_its_own(
     assert not torch.equal(shown, spied.batches[0])
 
 
+@pytest.mark.parametrize("arm", ["KUMAR", "BL+CAL"])
 @pytest.mark.parametrize("target", [0.5, 3.0])
-def test_kumar_reports_the_target(tiny: Configure, target: float) -> None:
-    report = train(tiny("KUMAR", epochs=0, target_std=target)).init_report
+def test_kumar_reports_the_target(tiny: Configure, target: float, arm: str) -> None:
+    report = train(tiny(arm, epochs=0, target_std=target)).init_report
     assert [layer.name for layer in report] == ["0", "1"]
     for layer in report:
         assert layer.std_after == pytest.approx(target, rel=1e-5)
@@ -285,7 +295,7 @@ def test_kumar_reports_the_target(tiny: Configure, target: float) -> None:
         assert layer.std_before != pytest.approx(target, rel=1e-2)
 
 
-@pytest.mark.parametrize("arm", ["FC", "BL", "FAN-IN", "own_runs:draw"])
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("KUMAR", "BL+CAL", "LSUV")])
 def test_other_arms_report_what_they_have(
     arm: str, tiny: Configure, blobs: data.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,12 +327,19 @@ def test_the_dense_reference(tiny: Configure, blobs: data.Dataset) -> None:
         assert std == pytest.approx(math.sqrt(2 / layer.in_features), rel=0.1)
 
 
-@pytest.mark.parametrize("arm", ["BL", "FAN-IN", "KUMAR", "own_runs:draw"])
+@pytest.mark.parametrize("arm", MIXTURES)
 def test_the_stack_of_gm_layers(arm: str, tiny: Configure, blobs: data.Dataset) -> None:
     network, _ = build_network(tiny(arm, widths=(6, 4, 3), num_components=5), blobs)
     assert all(type(layer) is GaussianMixtureLayer for layer in network)
     sizes = [(layer.in_features, layer.out_features, layer.num_components) for layer in network]
     assert sizes == [(25, 6, 5), (6, 4, 5), (4, 3, 5)]
+
+
+def test_the_stack_of_neurons(tiny: Configure, blobs: data.Dataset) -> None:
+    network, _ = build_network(tiny("NEURONS", widths=(6, 4, 3), num_neurons=14), blobs)
+    assert all(type(layer) is NeuronLayer for layer in network)
+    sizes = [(*layer.beta.shape, *layer.omega.shape) for layer in network]
+    assert sizes == [(14, 25, 14, 6), (14, 6, 14, 4), (14, 4, 14, 3)]
 
 
 @pytest.mark.parametrize(
@@ -357,8 +374,12 @@ def test_kumar_is_fan_in_with_another_readout(tiny: Configure, blobs: data.Datas
 # --- Gradient steps ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arm", ["FC", "KUMAR"])
-def test_training_is_vanilla_sgd(arm: str, tiny: Configure, blobs: data.Dataset) -> None:
+@pytest.mark.parametrize(
+    ("arm", "rate"), [("FC", 0.05), ("KUMAR", 0.05), ("BL+CAL", 0.05), ("NEURONS", 0.05 * 40 / 2)]
+)
+def test_training_is_vanilla_sgd(
+    arm: str, rate: float, tiny: Configure, blobs: data.Dataset
+) -> None:
     config = tiny(arm, epochs=3, batch_size=96, lr=0.05, lr_sigma=0.4, snapshots=True)
     network, _ = build_network(config, blobs)
     found = train(config).snapshots
@@ -373,7 +394,7 @@ def test_training_is_vanilla_sgd(arm: str, tiny: Configure, blobs: data.Dataset)
         with torch.no_grad():
             named = zip(network.named_parameters(), gradients, strict=True)
             for (name, parameter), gradient in named:
-                parameter -= (0.4 if name.endswith("sigma") else 0.05) * gradient
+                parameter -= (0.4 if name.endswith("sigma") else rate) * gradient
 
 
 @pytest.mark.parametrize(
@@ -392,16 +413,18 @@ def test_sigma_has_a_learning_rate_of_its_own(
         assert moved == (name.split(".")[1] in moving), name
 
 
+@pytest.mark.parametrize("arm", ["KUMAR", "NEURONS"])
 def test_the_first_step_is_measured_where_training_begins(
-    tiny: Configure, blobs: data.Dataset
+    arm: str, tiny: Configure, blobs: data.Dataset
 ) -> None:
-    config = tiny("KUMAR", batch_size=96, snapshots=True)
+    config = tiny(arm, batch_size=96, snapshots=True)
     sizes = training.first_step(config, blobs)
-    snapshots = train(config).snapshots
-    assert list(sizes) == list(snapshots)
-    for name, (before, after) in snapshots.items():
+    record = train(config)
+    assert list(sizes) == list(record.snapshots)
+    for name, (before, after) in record.snapshots.items():
         expected = np.linalg.norm(after - before) / np.linalg.norm(before)
         assert sizes[name] == pytest.approx(expected, rel=1e-3), name
+        assert sizes[name] == pytest.approx(record.movement[name][1], rel=1e-3), name
 
 
 def test_the_first_step_of_a_parameter_that_starts_at_zero(
@@ -422,10 +445,150 @@ def test_divergence_is_recorded(tiny: Configure) -> None:
     assert np.isnan(record.snapshots["0.mu"][-1]).any()
 
 
+# --- Movement ------------------------------------------------------------------------------------
+
+
+def distances(start: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> dict[str, float]:
+    """Distance from the start relative to the norm there, in float64."""
+    result = {}
+    for name, before in start.items():
+        norm = np.linalg.norm(before.astype(np.float64))
+        change = np.linalg.norm(now[name].astype(np.float64) - before.astype(np.float64))
+        result[name] = change / norm if norm else math.nan
+    return result
+
+
+def assert_moved(found: dict[str, float], expected: dict[str, float]) -> None:
+    """Check distances to the five digits that a record keeps."""
+    assert list(found) == list(expected)
+    for name, distance in expected.items():
+        assert found[name] == pytest.approx(distance, rel=6e-5, nan_ok=True), name
+
+
+def moved_at(record: RunRecord, evaluation: int) -> dict[str, float]:
+    return {name: curve[evaluation] for name, curve in record.movement.items()}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_movement_is_taken_at_the_evaluated_steps(arm: str, tiny: Configure, spied: Spied) -> None:
+    seen: list[dict[str, np.ndarray]] = []
+    record = train(tiny(arm, epochs=2), lambda _: seen.append(values(spied.networks[0])))
+    assert record.curves["step"] == [0, 1, 2, 3, 4, 6, 12]
+    assert all(len(curve) == 7 for curve in record.movement.values())
+    assert len(seen) == 7
+    for evaluation, now in enumerate(seen):
+        assert_moved(moved_at(record, evaluation), distances(seen[0], now))
+
+
+@pytest.mark.parametrize("arm", ["FC", "BL", "KUMAR", "NEURONS"])
+def test_movement_agrees_with_the_snapshots(arm: str, tiny: Configure) -> None:
+    record = train(tiny(arm, epochs=3, snapshots=True))
+    assert record.curves["step"] == [0, 1, 2, 3, 4, 6, 12, 18]
+    assert list(record.movement) == list(record.snapshots)
+    start = {name: found[0] for name, found in record.snapshots.items()}
+    for epoch, evaluation in enumerate((0, 5, 6, 7)):
+        now = {name: found[epoch] for name, found in record.snapshots.items()}
+        assert_moved(moved_at(record, evaluation), distances(start, now))
+    for name, curve in record.movement.items():
+        if not name.endswith("bias"):
+            assert curve[0] == 0.0
+            assert all(distance > 0.0 for distance in curve[1:]), name
+
+
+def test_movement_is_kept_to_five_digits_and_fit_for_json(tiny: Configure) -> None:
+    movement = train(tiny("FC", epochs=3)).movement
+    found = [distance for curve in movement.values() for distance in curve]
+    assert all(type(distance) is float for distance in found)
+    finite = [distance for distance in found if not math.isnan(distance)]
+    assert all(float(f"{distance:.5g}") == distance for distance in finite)
+    assert any(float(f"{distance:.4g}") != distance for distance in finite)
+    assert json.loads(json.dumps(movement["0.weight"])) == movement["0.weight"]
+
+
+def test_what_starts_at_zero_has_no_relative_movement(tiny: Configure) -> None:
+    dense = train(tiny("FC")).movement
+    assert list(dense) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    for name, curve in dense.items():
+        assert all(map(math.isnan if name.endswith("bias") else math.isfinite, curve)), name
+    zero, last = (train(tiny(arm)).movement for arm in ("ZERO", "ZERO-LAST"))
+    for name in ("0.mu", "0.sigma", "1.mu", "1.sigma"):
+        assert zero[name] == [0.0] * 6
+        assert last[name][:2] == [0.0, 0.0]  # the last readout has to move first
+        assert last[name][-1] > 0.0
+    for name in ("0.U", "0.v", "1.U", "1.v"):
+        assert all(map(math.isnan, zero[name]))
+        assert all(map(math.isnan if name[0] == "1" else math.isfinite, last[name])), name
+
+
+def test_movement_is_a_distance_and_no_length_of_a_path(
+    tiny: Configure, spied: Spied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There and back again: the second step undoes the first.
+    steps = itertools.count()
+    step = torch.optim.SGD.step
+
+    def there_and_back(optimizer: torch.optim.SGD) -> None:
+        if next(steps) % 2 == 0:
+            step(optimizer)
+        else:
+            spied.networks[0].load_state_dict(start)
+
+    config = tiny(epochs=2)
+    start = build_network(config, data.load(config.dataset))[0].state_dict()
+    monkeypatch.setattr(torch.optim.SGD, "step", there_and_back)
+    record = train(config)
+    for name, curve in record.movement.items():
+        by_step = dict(zip(record.curves["step"], curve, strict=True))
+        assert by_step[1] > 0.0, name
+        assert by_step[2] == by_step[4] == by_step[12] == 0.0, name
+
+
+def test_the_movement_of_a_run_that_diverges_is_nan(tiny: Configure) -> None:
+    for rate in (1e30, 3e38):
+        movement = train(tiny("KUMAR", epochs=2, lr=rate)).movement
+        for name, curve in movement.items():
+            assert curve[0] == 0.0
+            assert not any(map(math.isinf, curve)), name
+        assert all(map(math.isnan, movement["0.mu"][3:]))
+
+
+def test_movement_is_measured_with_and_without_snapshots(tiny: Configure) -> None:
+    without, with_them = train(tiny()), train(tiny(snapshots=True))
+    assert without.movement == with_them.movement
+
+
+def test_no_epochs_have_no_movement(tiny: Configure) -> None:
+    movement = train(tiny(epochs=0)).movement
+    assert movement == {f"{i}.{name}": [0.0] for i in (0, 1) for name in ("mu", "sigma", "U", "v")}
+
+
+def test_a_record_may_lack_movement(tiny: Configure) -> None:
+    record = train(tiny(epochs=0))
+    bare = RunRecord(record.config, record.curves, record.init_report, 1.0, record.provenance)
+    assert bare.movement == {}
+
+
+@pytest.mark.parametrize("arm", ["FC", "KUMAR", "NEURONS"])
+def test_movement_of_runs_trained_together(arm: str, tiny: Configure) -> None:
+    configs = [tiny(arm, seed, epochs=2, snapshots=True, **MILD) for seed in (2, 0, 1)]
+    records = train_together(configs)
+    for config, record in zip(configs, records, strict=True):
+        start = {name: found[0] for name, found in record.snapshots.items()}
+        for epoch, evaluation in enumerate((0, 5, 6)):
+            now = {name: found[epoch] for name, found in record.snapshots.items()}
+            assert_moved(moved_at(record, evaluation), distances(start, now))
+        single = train(config).movement
+        assert list(record.movement) == list(single)
+        for name, curve in record.movement.items():
+            assert curve == pytest.approx(single[name], rel=2e-4, abs=1e-6, nan_ok=True), name
+    moved = [next(iter(record.movement.values())) for record in records]
+    assert len({tuple(curve) for curve in moved}) == 3
+
+
 # --- Snapshots -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arm", ["FC", "BL", "KUMAR"])
+@pytest.mark.parametrize("arm", ["FC", "BL", "KUMAR", "LSUV", "NEURONS"])
 def test_snapshots_go_from_the_initialization_to_the_trained_network(
     arm: str, tiny: Configure, spied: Spied, blobs: data.Dataset
 ) -> None:
@@ -589,7 +752,9 @@ def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("arm", "settings"), [("KUMAR", {}), ("FC", {}), ("BL", {"gamma": 0.4})], ids=str
+    ("arm", "settings"),
+    [("KUMAR", {}), ("FC", {}), ("BL", {"gamma": 0.4}), ("LSUV", {}), ("NEURONS", {})],
+    ids=str,
 )
 def test_runs_trained_together_agree_with_single_ones(
     arm: str, settings: dict[str, float], tiny: Configure
@@ -641,13 +806,13 @@ def test_runs_trained_together_are_calibrated_as_single_ones(
     tiny: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    kumar_ = training.kumar_
+    kumar_ = arms.kumar_
 
     def spy(network: nn.Module, inputs: Tensor, *rest: Any, **more: Any) -> Any:
         seen.append(inputs)
         return kumar_(network, inputs, *rest, **more)
 
-    monkeypatch.setattr(training, "kumar_", spy)
+    monkeypatch.setattr(arms, "kumar_", spy)
     configs = [tiny("KUMAR", seed, epochs=0) for seed in (2, 0, 1)]
     train_together(configs)
     for config in configs:
@@ -717,12 +882,23 @@ def test_progress_of_runs_trained_together_is_told_for_each(tiny: Configure) -> 
     [
         [{"seed": 0}, {"seed": 1, "lr": 0.2}],
         [{"seed": 0}, {"seed": 1, "arm": "FC"}],
+        [{"seed": 0, "arm": "ZERO"}, {"seed": 1, "arm": "ZERO-LAST"}],
+        [{"seed": 0, "arm": "NEURONS"}, {"seed": 1, "arm": "NEURONS", "num_neurons": 20}],
         [{"seed": 0}, {"seed": 1, "snapshots": True}],
         [{"seed": 0}, {"seed": 1}, {"seed": 0}],
         [{"seed": 0}, {"seed": 0, "gamma": 0.1}],  # which KUMAR makes no use of
         [],
     ],
-    ids=["a rate", "an arm", "snapshots", "a seed twice", "a run twice", "none"],
+    ids=[
+        "a rate",
+        "an arm",
+        "two of one kind",
+        "neurons",
+        "snapshots",
+        "a seed twice",
+        "a run twice",
+        "none",
+    ],
 )
 def test_runs_that_cannot_be_trained_together(
     settings: list[dict[str, Any]], tiny: Configure
@@ -735,7 +911,7 @@ def test_runs_that_cannot_be_trained_together(
 
 
 def test_runs_that_differ_in_what_they_make_no_use_of(tiny: Configure) -> None:
-    configs = [tiny("FC", 0), tiny("FC", 1, gamma=0.1, num_components=5)]
+    configs = [tiny("FC", 0), tiny("FC", 1, gamma=0.1, num_components=5, num_neurons=7)]
     records = train_together(configs)
     assert [record.config for record in records] == configs
 
