@@ -7,12 +7,14 @@ import math
 import mpmath
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gmlib import GaussianMixtureLayer
 from gmlib.init import (
     LayerScale,
+    ScaleReport,
     analytic_,
     baseline_,
     calibrate_,
@@ -957,3 +959,28 @@ def test_analytic_needs_a_layer():
 def test_output_std_refuses():
     with pytest.raises(ValueError, match="num_components must be positive and finite, got 0"):
         output_std(0.5, 784, 0, 784.0)
+
+
+# --- Drawing a report ----------------------------------------------------------------------------
+
+
+def report_of(*stds):
+    return ScaleReport(
+        LayerScale(f"layer{index}", before, after / before, after)
+        for index, (before, after) in enumerate(stds)
+    )
+
+
+def test_a_report_draws_before_and_after():
+    axes = report_of((0.03, 0.5), (4.0, 0.5)).plot()
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+    assert lines == {"before": [0.03, 4.0], "after": [0.5, 0.5]}
+    assert axes.get_yscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["layer0", "layer1"]
+
+
+def test_a_report_that_changed_nothing_draws_one_line_on_given_axes():
+    axes = Figure().subplots()
+    assert report_of((0.03, 0.03), (4.0, 4.0)).plot(axes) is axes
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[0.03, 4.0]]
+    assert axes.get_legend() is None
