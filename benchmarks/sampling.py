@@ -45,9 +45,9 @@ def measure() -> dict[str, Any]:
     exact = gm_layer(x, *parameters)
 
     def error(samples: int) -> float:
-        squares = [(sampled(x, *parameters, samples) - exact).square().mean()] * 0
-        for _ in range(REPEATS):
-            squares.append((sampled(x, *parameters, samples) - exact).square().mean())
+        squares = [
+            (sampled(x, *parameters, samples) - exact).square().mean() for _ in range(REPEATS)
+        ]
         return math.sqrt(torch.stack(squares).mean() / exact.square().mean())
 
     errors = {samples: error(samples) for samples in PROBES}

@@ -19,7 +19,7 @@ from gmlib.study import data
 from gmlib.study.config import RunConfig
 from gmlib.study.metrics import labelled
 from gmlib.study.neurons import draw_neurons
-from gmlib.study.training import RunRecord, build_network, first_step
+from gmlib.study.training import RunRecord, build_network, first_step, generator_of
 
 __all__ = [
     "calibration_invariance",
@@ -51,7 +51,9 @@ def monte_carlo_errors(
     """
     x, parameters = _first_layer(config, data.load(config.dataset, config.standardize))
     exact = gm_layer(x, *parameters)
-    generator = torch.Generator().manual_seed(config.seed)
+    # Not from the seed itself: the parameters are drawn from that, and samples that repeat their
+    # draws would be correlated with them.
+    generator = generator_of(config.seed, "neurons")
     return np.array(
         [
             [
@@ -99,7 +101,7 @@ def sampling_errors(
     layer.load_state_dict({name: torch.from_numpy(value) for name, value in parameters.items()})
     x = data.load(config.dataset, config.standardize).x_test[:_NUM_IMAGES]
     exact = layer(x)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = generator_of(config.seed, "neurons")
 
     def estimate(count: int) -> Tensor:
         # In parts: a hundred thousand neurons of 784 weights are a third of a gigabyte.

@@ -49,6 +49,7 @@ __all__ = [
     "threshold_table",
     "trained",
     "trained_pairs",
+    "two_digits",
     "variant_table",
     "windows_table",
 ]
@@ -674,8 +675,8 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
             row = {
                 "layers": depth,
                 "arm": arm,
-                "std, first layer": f"{starts.iloc[0]:.2g}",
-                "std, last layer": f"{starts.iloc[-1]:.2g}",
+                "std, first layer": two_digits(starts.iloc[0]),
+                "std, last layer": two_digits(starts.iloc[-1]),
                 "diverged": f"{int(lost.sum())} of {len(lost)}",
             }
             for column, name in (("first_epoch", "epoch 1"), ("best", "best"), ("final", "final")):
@@ -731,7 +732,7 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
         reached = hits.dropna()
         row = {
             "variant": variant,
-            "std of logits": f"{logits.mean():.2g}",
+            "std of logits": two_digits(logits.mean()),
             "diverged": f"{int(runs.diverged[runs.arm == variant].sum())} of {len(own)}",
         }
         for column, name in (("first_epoch", "epoch 1"), ("best", "best"), ("final", "final")):
@@ -803,6 +804,11 @@ def dataset_title(dataset: str) -> str:
     """A data set's name as prose writes it; that of one's own as it is."""
     titles = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
     return titles.get(dataset, dataset if ":" in dataset else dataset.upper())
+
+
+def two_digits(value: float) -> str:
+    """The number to two digits, as prose writes it: 0.0028, 61, 8,200."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def _table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:

@@ -16,9 +16,16 @@ from torch.nn.utils import skip_init
 from gmlib.init import baseline_, output_std, scale_report
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
+from gmlib.study.metrics import two_digits
 from gmlib.study.training import reproducible_arithmetic
 
-__all__ = ["fan_in_scale", "first_layer_scales", "stack_scales", "worst_disagreement"]
+__all__ = [
+    "fan_in_scale",
+    "first_layer_scales",
+    "stack_scales",
+    "stack_summary",
+    "worst_disagreement",
+]
 
 _NUM_IMAGES = 256
 _NUM_OUTPUTS = 10
@@ -127,6 +134,13 @@ def stack_scales(
             )
             squared_norm = width * predicted**2
     return pd.DataFrame(rows)
+
+
+def stack_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """`stack_scales` as a table to read."""
+    names = {"predicted": "predicted", "measured": "measured", "low": "lowest", "high": "highest"}
+    rows = table[list(names)].map(two_digits).rename(columns=names)
+    return rows.set_index(pd.MultiIndex.from_frame(table[["init", "layer"]]))
 
 
 def worst_disagreement(table: pd.DataFrame) -> float:

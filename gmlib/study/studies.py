@@ -7,7 +7,16 @@ from typing import Any
 
 from gmlib.study.config import RunConfig, run_configs
 
-__all__ = ["CALIBRATION_SIZES", "STUDIES", "TARGETS", "ablation", "budget", "dial"]
+__all__ = [
+    "CALIBRATION_SIZES",
+    "INCOMPLETE",
+    "STUDIES",
+    "TARGETS",
+    "ablation",
+    "budget",
+    "dial",
+    "neurons",
+]
 
 TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Target standard deviations that KUMAR is tried with."""
@@ -32,7 +41,6 @@ def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]
         "analytic": "ANALYTIC",
         "LSUV": "LSUV",
         "zero readout, last layer": "ZERO-LAST",
-        "zero readouts": "ZERO",
     }
     return {label: run_configs([arm], seeds, **settings) for label, arm in arms.items()}
 
@@ -48,6 +56,23 @@ def dial(
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError(f"{name} must be given a list of at least one value, got {values!r}")
     return {value: run_configs(["KUMAR"], seeds, **{**settings, name: value}) for value in values}
+
+
+def neurons(
+    numbers: Sequence[int], seeds: Sequence[int], **settings: Any
+) -> dict[str, list[RunConfig]]:
+    """Runs of networks of neurons by their number, and of the GM layers they are drawn from.
+
+    Args:
+        numbers: Neurons of a layer, multiples of the number of components.
+        seeds: The same for all.
+        **settings: What else `RunConfig` takes, the same for all.
+    """
+    runs = {
+        f"{number:,} neurons": run_configs(["NEURONS"], seeds, num_neurons=number, **settings)
+        for number in numbers
+    }
+    return {**runs, "KUMAR": run_configs(["KUMAR"], seeds, **settings)}
 
 
 def budget(
@@ -123,6 +148,7 @@ STUDIES: Mapping[str, list[RunConfig]] = {
     },
     "ablation": _flat(ablation(_FIVE)),
     "target std": _flat(dial("target_std", TARGETS, _FIVE)),
+    "neurons": _flat(neurons([10, 100, 1000], _THREE, num_components=5, widths=(10,))),
     "calibration size": _flat(dial("calibration_size", CALIBRATION_SIZES, _FIVE)),
     "budget": budget(
         ["BL", "KUMAR"],
@@ -133,3 +159,6 @@ STUDIES: Mapping[str, list[RunConfig]] = {
     ),
 }
 """The committed runs, by study; some belong to several."""
+
+INCOMPLETE = frozenset({"budget", "calibration size"})
+"""Studies of which the ledger does not hold all runs yet."""

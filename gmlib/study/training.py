@@ -34,6 +34,7 @@ __all__ = [
     "build_network",
     "evaluation_steps",
     "first_step",
+    "generator_of",
     "reproducible_arithmetic",
     "train",
     "train_together",
@@ -167,8 +168,8 @@ def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, 
     """
     widths = (dataset.num_features, *config.widths)
     pairs = list(itertools.pairwise(widths))
-    generator = _generator(config.seed, "parameters")
-    order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "calibration"))
+    generator = generator_of(config.seed, "parameters")
+    order = torch.randperm(len(dataset.x_train), generator=generator_of(config.seed, "calibration"))
     # From the canonical form: two names of one run must not differ in the report.
     size = config.canonical().get("calibration_size", RunConfig.calibration_size)
     inputs = dataset.x_train[order[:size]]
@@ -207,7 +208,7 @@ def first_step(config: RunConfig, dataset: data.Dataset) -> dict[str, float]:
     """
     with reproducible_arithmetic():
         network, _ = build_network(config, dataset)
-        order = torch.randperm(len(dataset.x_train), generator=_generator(config.seed, "order"))
+        order = torch.randperm(len(dataset.x_train), generator=generator_of(config.seed, "order"))
         batch = order[: config.batch_size]
         cross_entropy(network(dataset.x_train[batch]), dataset.y_train[batch]).backward()
         rates = {
@@ -298,7 +299,7 @@ def _train(
     networks = _Networks([network for network, _ in built], device)
     config = configs[0]  # in all but the seed
     optimizer = torch.optim.SGD(_parameter_groups(networks.parameters, config))
-    orders = [_generator(config.seed, "order") for config in configs]
+    orders = [generator_of(config.seed, "order") for config in configs]
     x_train, y_train, x_test, y_test = (
         tensor.to(device)
         for tensor in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
@@ -384,7 +385,7 @@ def _test(networks: _Networks, x: Tensor, y: Tensor) -> tuple[list[float], list[
     return errors.tolist(), _losses(logits.double(), y.expand(len(logits), -1)).tolist()
 
 
-def _generator(seed: int, purpose: str) -> torch.Generator:
+def generator_of(seed: int, purpose: str) -> torch.Generator:
     """Random numbers of one seed for one purpose, independent of those for any other purpose.
 
     Parameters come from ``manual_seed(seed)`` itself, as they would in a plain script.

@@ -277,7 +277,7 @@ def test_a_network_calibrated_on_noise_is_measured_on_images(
     network, report = build_network(tiny("NOISE"), dataset)
     assert len(seen[0]) == 64
     assert output_stds(network, seen[0]) == pytest.approx([0.5] * 2, rel=1e-5)
-    order = torch.randperm(96, generator=training._generator(0, "calibration"))
+    order = torch.randperm(96, generator=training.generator_of(0, "calibration"))
     expected = output_stds(network, dataset.x_train[order[:64]])
     assert [layer.std_after for layer in report] == pytest.approx(expected, rel=1e-5)
     assert [layer.scale for layer in report] == [1.0, 1.0]

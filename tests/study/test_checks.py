@@ -9,7 +9,7 @@ import torch
 from gmlib.functional import gm_layer
 from gmlib.study import checks, data
 from gmlib.study.neurons import NeuronLayer, draw_neurons
-from gmlib.study.training import build_network, train
+from gmlib.study.training import build_network, generator_of, train
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_parts_count_by_their_neurons(most, counts, parts, standardize, mixture,
         torch.from_numpy(record.snapshots[f"0.{name}"][1]) for name in ("mu", "sigma", "U", "v")
     )
     exact = gm_layer(x, mu, sigma, U, v)
-    generator = torch.Generator().manual_seed(3)
+    generator = generator_of(3, "neurons")
     for row, own in zip(errors, parts, strict=True):
         for error in row:
             beta, omega = [], []
@@ -207,3 +207,22 @@ def test_numbers_of_neurons_are_multiples_of_the_components(count, mixture, monk
     sentence = f"^neurons must be positive multiples of the 2 components, got {count}$"
     with pytest.raises(ValueError, match=sentence):
         checks.sampling_errors(mixture(), 0, [10, count], 1)
+
+
+def test_samples_do_not_repeat_the_draws_of_the_parameters(tiny, monkeypatch):
+    """From one seed, the first neurons would be the component means once more, scaled."""
+    seeds = []
+
+    def drawn(*arguments, generator, **keywords):
+        seeds.append(generator.initial_seed())
+        return draw(*arguments, generator=generator, **keywords)
+
+    draw = checks.gm_layer_monte_carlo
+    monkeypatch.setattr(checks, "gm_layer_monte_carlo", drawn)
+    config = tiny("KUMAR", seed=7)
+    checks.monte_carlo_errors(config, [2], 1)
+    draw = checks.draw_neurons
+    monkeypatch.setattr(checks, "draw_neurons", drawn)
+    checks.sampling_errors(train(tiny("KUMAR", seed=7, widths=[3], snapshots=True)), 0, [4], 1)
+    assert len(seeds) == 2
+    assert 7 not in seeds

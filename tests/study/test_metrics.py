@@ -1109,3 +1109,11 @@ def test_tables_name_their_labels(
 ) -> None:
     found = table(runs_of(KUMAR={0: 4.0}, BL={0: 5.0}))
     assert (found.index.name, found.columns.name) == (None, label)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0028, "0.0028"), (61.32, "61"), (8159.9, "8,200"), (1.48e-7, "1.5e-07"), (0.0, "0")],
+)
+def test_two_digits(value: float, text: str) -> None:
+    assert metrics.two_digits(value) == text

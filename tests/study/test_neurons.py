@@ -302,7 +302,7 @@ def test_neurons_are_drawn_after_the_parameters(tiny: Configure) -> None:
     network, _ = build_network(tiny("NEURONS", 3), dataset)
     rng = generator(3)
     layers = nn.Sequential(GaussianMixtureLayer(25, 6, 2), GaussianMixtureLayer(6, 3, 2))
-    order = torch.randperm(96, generator=training._generator(3, "calibration"))
+    order = torch.randperm(96, generator=training.generator_of(3, "calibration"))
     kumar_(layers, dataset.x_train[order[:64]], generator=rng)
     for neurons, layer in zip(network, layers, strict=True):
         drawn = draw_neurons(layer, 40, generator=rng)
@@ -315,7 +315,7 @@ def test_what_the_neurons_give_is_reported(tiny: Configure) -> None:
     dataset = data.load("own_runs:blobs")
     config = tiny("NEURONS", num_neurons=20_000)
     network, report = build_network(config, dataset)
-    order = torch.randperm(96, generator=training._generator(0, "calibration"))
+    order = torch.randperm(96, generator=training.generator_of(0, "calibration"))
     x = dataset.x_train[order[:64]]
     assert [entry.name for entry in report] == ["0", "1"]
     for layer, entry in zip(network, report, strict=True):
