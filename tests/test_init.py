@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 
+import matplotlib.pyplot as plt
 import mpmath
 import pytest
 import torch
@@ -973,6 +974,7 @@ def report_of(*stds):
 
 def test_a_report_draws_before_and_after():
     axes = report_of((0.03, 0.5), (4.0, 0.5)).plot()
+    plt.close(axes.figure)
     lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
     assert lines == {"before": [0.03, 4.0], "after": [0.5, 0.5]}
     assert axes.get_yscale() == "log"

@@ -126,50 +126,6 @@ def test_statements_without_records_are_not_measured(tmp_path):
     assert "**not measured**" in shown[-3]
 
 
-SMALL_BUDGET = {"seeds": [905], "epochs": 1, "components": [1], "hidden": [0], "dense_hidden": [2]}
-
-
-def test_the_budget_at_other_sizes(tmp_path):
-    notebook = papermill.execute_notebook(
-        ROOT / "notebooks/budget.ipynb",
-        tmp_path / "out.ipynb",
-        {**SMALL_BUDGET, "ledger": str(tmp_path / "ledger"), "jobs": 2},
-        progress_bar=False,
-        kernel_name="python3",
-    )
-    assert len(list((tmp_path / "ledger").iterdir())) == 3
-    shown = [
-        output.data["text/plain"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "data" in output
-    ]
-    assert "KUMAR\N{NO-BREAK SPACE}784→10" in shown[1]
-    assert "9,418" in shown[1]
-    assert "FC\N{NO-BREAK SPACE}784→2→10" in shown[2]
-
-
-@pytest.mark.parametrize(
-    ("parameters", "sentence"),
-    [
-        ({"components": []}, "components must be a list of at least one entry"),
-        ({"hidden": [-3]}, "every entry of widths must be an integer of at least 1, got -3"),
-        ({"arms": ["nonsense"]}, "arm must be one of"),
-    ],
-)
-def test_bad_sizes_stop_the_budget_before_it_trains(parameters, sentence, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
-        papermill.execute_notebook(
-            ROOT / "notebooks/budget.ipynb",
-            tmp_path / "out.ipynb",
-            {**SMALL_BUDGET, **parameters, "ledger": str(tmp_path / "ledger")},
-            progress_bar=False,
-            kernel_name="python3",
-        )
-    assert failure.value.exec_count <= 3
-    assert not (tmp_path / "ledger").exists()
-
-
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
