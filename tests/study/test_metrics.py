@@ -913,7 +913,7 @@ def test_variant_table(curve: MakeRecord) -> None:
     margin = 12.706205 * 0.5  # Student's t of one degree of freedom; the sem of 3 and 4 is 1/2
     assert table.to_dict("index") == {
         "BL": {
-            "std of logits": "2e+02",  # of those that diverged, too
+            "std of logits": "200",  # of those that diverged, too
             "diverged": "1 of 3",
             "epoch 1": "55.00 (50.00 to 60.00)",
             "best": "7.50 (6.00 to 9.00)",
@@ -1014,7 +1014,7 @@ def test_depth_table(curve: MakeRecord) -> None:
     assert table.to_dict("index") == {
         (2, "BL"): {
             "std, first layer": "20",
-            "std, last layer": "4e+02",
+            "std, last layer": "400",
             "diverged": "1 of 2",
             "epoch 1": "60.00",
             "best": "20.00",
