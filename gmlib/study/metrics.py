@@ -103,6 +103,13 @@ def at_epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
     return curves[(curves.step > 0) & np.isclose(curves.epoch, curves.epoch.round())]
 
 
+def _epoch_errors(record: RunRecord) -> NDArray[np.float64]:
+    """Test errors (%) at the ends of epochs, or at the start of a run that has no epochs."""
+    curve = curves_table([record])
+    ends = at_epoch_ends(curve)
+    return (ends if len(ends) else curve).test_error.to_numpy(dtype=float)
+
+
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run: arm, seed, first_epoch, best and final test error (%), diverged.
 
@@ -111,9 +118,7 @@ def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """
     rows = []
     for record in records:
-        curve = curves_table([record])
-        ends = at_epoch_ends(curve)
-        errors = ends.test_error.to_numpy() if len(ends) else curve.test_error.to_numpy()
+        errors = _epoch_errors(record)
         rows.append(
             {
                 "arm": record.config.arm,
@@ -142,9 +147,7 @@ def measures_table(records: Sequence[RunRecord]) -> pd.DataFrame:
         raise ValueError("there are no runs: datasets, arms and seeds each need at least one entry")
     rows = []
     for record in records:
-        curve = curves_table([record])
-        ends = at_epoch_ends(curve)
-        errors = ends.test_error.to_numpy() if len(ends) else curve.test_error.to_numpy()
+        errors = _epoch_errors(record)
         rows.append(
             {
                 "dataset": record.config.dataset,

@@ -70,7 +70,7 @@ def first_layer_scales(
             inputs = _resized(images, side)
             for num_components in components:
                 for gamma in gammas:
-                    scale = fan_in_scale(side**2) if gamma is None else gamma
+                    scale = _scale(gamma, side**2)
                     draws = max(10, 400 // num_components)
                     stds = [
                         _draw(scale, side**2, [_NUM_OUTPUTS], num_components, seed + draw, inputs)
@@ -82,7 +82,7 @@ def first_layer_scales(
                             "d": side**2,
                             "K": num_components,
                             "gamma": scale,
-                            "init": "fan-in" if gamma is None else f"{gamma:g}",
+                            "init": _label(gamma),
                             "draws": draws,
                             "predicted": output_std(scale, side**2, num_components, float(side**2)),
                             **_summary([std for (std,) in stds]),
@@ -122,11 +122,11 @@ def stack_scales(
         )
         squared_norm = float(features)
         for layer, (d, width) in enumerate(zip((features, *widths), widths, strict=False)):
-            scale = fan_in_scale(d) if gamma is None else gamma
+            scale = _scale(gamma, d)
             predicted = output_std(scale, d, num_components, squared_norm)
             rows.append(
                 {
-                    "init": "fan-in" if gamma is None else f"{gamma:g}",
+                    "init": _label(gamma),
                     "layer": layer + 1,
                     "predicted": predicted,
                     **_summary(stds[:, layer]),
@@ -177,9 +177,17 @@ def _draw(
     network = nn.Sequential()
     for d, width in zip((in_features, *widths), widths, strict=False):
         layer = skip_init(GaussianMixtureLayer, d, width, num_components)
-        baseline_(layer, fan_in_scale(d) if gamma is None else gamma, generator=generator)
+        baseline_(layer, _scale(gamma, d), generator=generator)
         network.append(layer)
     return [layer.std_after for layer in scale_report(network, inputs)]
+
+
+def _scale(gamma: float | None, in_features: int) -> float:
+    return fan_in_scale(in_features) if gamma is None else gamma
+
+
+def _label(gamma: float | None) -> str:
+    return "fan-in" if gamma is None else f"{gamma:g}"
 
 
 def _summary(stds: ArrayLike) -> dict[str, float]:
