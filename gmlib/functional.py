@@ -29,12 +29,42 @@ from torch.autograd import forward_ad
 
 __all__ = ["gm_layer", "gm_layer_monte_carlo", "relu_moments"]
 
-_SQRT_HALF = math.sqrt(0.5)
-_SQRT_HALF_PI = math.sqrt(0.5 * math.pi)
 _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 # exp(-z^2 / 2) is zero far inside this bound in every supported dtype; clipping z to it keeps
 # z * exp(-z^2 / 2) from becoming inf * 0.
 _Z_MAX = 200.0
+# P, Q and S of `_rectified`, highest power first. P / Q has, of all such rational functions, the
+# least largest relative error against 1/R(a) - a, up to where the density is zero (a = 15 in
+# float32, 40 in float64): 9.4e-9 and 2.4e-18. The tests fit it anew.
+# fmt: off
+_TAIL = {
+    torch.float32: (
+        (0.00154257954, 0.0172596762, 0.0915867534, 0.266897612, 0.39894228),
+        (0.00154252925, 0.0172626282, 0.0945966767, 0.302526931, 0.562221616, 0.499999995),
+        (0.00386654743, 0.043270992, 0.240985378, 0.801586151, 1.63885455, 1.92232723, 1.0),
+    ),
+    torch.float64: (
+        (
+            5.9640639404875716e-8, 1.9584330190096886e-6, 3.1942233923967715e-5,
+            0.0003362262153403255, 0.0025117984292400293, 0.01387140169189651,
+            0.057341851652347246, 0.17571209352806902, 0.38452657087983757, 0.54939675327890132,
+            0.39894228040143268,
+        ),
+        (
+            5.9640639404818626e-8, 1.9584330190236932e-6, 3.2061515201206557e-5,
+            0.00034014308148576281, 0.0025753250482116043, 0.014532103697711361,
+            0.062176295463350488, 0.20151988786362008, 0.48545480406824645, 0.83092439957923076,
+            0.91628150613600063, 0.5,
+        ),
+        (
+            1.4949691304919017e-7, 4.9090635794557415e-6, 8.051579744390532e-5,
+            0.00085752132905175008, 0.0065354498889213468, 0.037269376156597243,
+            0.16214900518315233, 0.5399058965090908, 1.360589444604389, 2.5232634958981519,
+            3.2606423057162801, 2.6304475730748661, 1.0,
+        ),
+    ),
+}
+# fmt: on
 # Entries of the largest intermediate result, Y: a large batch goes through in blocks of so many.
 _BLOCK = 2**20
 # Entries of a component's readout up to which all components fit a core's cache at once.
@@ -59,10 +89,13 @@ def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
     Notes:
         The textbook form :math:`m\Phi(z) + t\varphi(z)`, ``z = m / t``, cancels for ``z << 0``.
-        With the Mills ratio :math:`R(a) = \Phi(-a)/\varphi(a) = \sqrt{\pi/2}\,
-        \mathrm{erfcx}(a/\sqrt2)` the same quantity is
-        :math:`F = \mathrm{relu}(m) + t\,\varphi(a)\,(1 - a R(a))`, ``a = |z|``, a sum of two
-        terms that are never negative. The gradients are :math:`\partial F/\partial m = G`,
+        With ``a = |z|`` and the Mills ratio :math:`R(a) = \Phi(-a)/\varphi(a)` it is
+        :math:`F = \mathrm{relu}(m) + t\,\varphi(a)\,(1 - aR)`, and G is :math:`\varphi(a)R` or
+        one less that. Here :math:`1 - aR` would still cancel. But :math:`1/R - a` is positive, and
+        a ratio :math:`P/Q` of polynomials with positive coefficients equals it to the last digit
+        (P of degree 4 in float32, 10 in float64). From it follow :math:`R = Q/(aQ + P)` and
+        :math:`1 - aR = P/(aQ + P)`: of positive numbers, only sums, products and quotients, so
+        that nothing cancels. The gradients are :math:`\partial F/\partial m = G`,
         :math:`\partial F/\partial t = \varphi(z)`, :math:`\partial G/\partial m = \varphi(z)/t`
         and :math:`\partial G/\partial t = -z\varphi(z)/t`; they are finite at ``t = 0``.
 
@@ -183,8 +216,8 @@ class _ReLUMoments(torch.autograd.Function):
 
     @staticmethod
     def forward(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        z, _, phi = _standardized(m, t)
-        return _rectified(m, t, z, phi)
+        z, _, bell = _standardized(m, t)
+        return _rectified(m, t, z, bell)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
@@ -381,28 +414,45 @@ def _scaled_readout(U: Tensor, variance: Tensor) -> Tensor:
 
 
 def _standardized(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """z = m / t, 1 / t and the standard normal density at z, finite for every t >= 0."""
+    """z = m / t, 1 / t and exp(-z^2 / 2), finite for every t >= 0."""
     t = t.clamp_min(torch.finfo(t.dtype).tiny)
     z = (m / t).clamp(-_Z_MAX, _Z_MAX)
-    return z, t.reciprocal(), torch.exp(-0.5 * z.square()) * _INV_SQRT_2PI
+    # The square of z would be rounded, and exp would make much of that. The square of its leading
+    # digits is exact, and the rest is small.
+    leading = torch.round(64.0 * z) / 64.0
+    rest = (leading - z) * (leading + z)
+    bell = torch.exp(-0.5 * leading.square())
+    return z, t.reciprocal(), torch.addcmul(bell, bell, torch.expm1(0.5 * rest))
 
 
-def _rectified(m: Tensor, t: Tensor, z: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
-    """F and G, by the Mills ratio: 0.5 (1 + erf) or ndtr would lose the lower tail."""
+def _rectified(m: Tensor, t: Tensor, z: Tensor, bell: Tensor) -> tuple[Tensor, Tensor]:
+    """F and G; for P, Q and S, which is the square root of 2 pi times a Q + P, see `relu_moments`.
+
+    0.5 (1 + erf), or ndtr, would lose the lower tail.
+    """
     below = z < 0.0
     a = torch.where(below, -z, z)  # not abs, whose slope is 0 at 0
-    mills = torch.special.erfcx(a * _SQRT_HALF) * _SQRT_HALF_PI
-    tail = phi * mills
-    F = torch.addcmul(m.clamp_min(0.0), t * phi, 1.0 - a * mills)
+    P, Q, S = (_polynomial(coefficients, a) for coefficients in _TAIL[a.dtype])
+    tail = bell * (Q / S)
+    F = torch.addcmul(m.clamp_min(0.0), t, bell * (P / S))
     return F, torch.where(below, tail, 1.0 - tail)
+
+
+def _polynomial(coefficients: Sequence[float], a: Tensor) -> Tensor:
+    """By Horner's rule; the highest power comes first."""
+    value = coefficients[0] * a + coefficients[1]
+    for coefficient in coefficients[2:]:
+        value = value.mul_(a).add_(coefficient)
+    return value
 
 
 def _moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """z, 1 / t, phi(z), F and G, each differentiable where gradients are on."""
-    z, inv_t, phi = _standardized(m, t)
+    z, inv_t, bell = _standardized(m, t)
+    phi = bell * _INV_SQRT_2PI
     if torch.is_grad_enabled():
         return z, inv_t, phi, *relu_moments(m, t)
-    return z, inv_t, phi, *_rectified(m, t, z, phi)
+    return z, inv_t, phi, *_rectified(m, t, z, bell)
 
 
 def _moment_gradients(
