@@ -132,23 +132,45 @@ class TestReLUMoments:
             float(integrate_over_positive(lambda s: 1, m, t)), rel=1e-10, abs=0
         )
 
-    @pytest.mark.parametrize("t", [2.0**-10, 0.7, 40.0])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_accuracy_from_tail_to_tail(self, dtype, t):
-        z = [k / 4 for k in range(-120, 121)] + [s * e for s in (1, -1) for e in (1e-8, 1e-3)]
-        m = (t * torch.tensor(z, dtype=torch.float64)).to(dtype)
-        t = torch.tensor(t, dtype=dtype)
-        eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
-        for m_i, F, G in zip(m.tolist(), *(c.tolist() for c in relu_moments(m, t)), strict=True):
+    def test_within_four_units_in_the_last_place(self, dtype):
+        generator = torch.Generator().manual_seed(0)
+        z = 76.0 * torch.rand(3000, generator=generator, dtype=torch.float64) - 38.0
+        z = torch.cat([z, z[:1000] / 16.0, z[:200] * 1e-8, torch.arange(-38.0, 38.5, 0.5)])
+        t = 10.0 ** (20.0 * torch.rand(len(z), generator=generator, dtype=torch.float64) - 10.0)
+        m, t = (z * t).to(dtype), t.to(dtype)
+        info = torch.finfo(dtype)
+        columns = (column.tolist() for column in (m, t, *relu_moments(m, t)))
+        for m_i, t_i, *moments in zip(*columns, strict=True):
             with mpmath.workdps(50):
-                a, b = mpmath.mpf(m_i), mpmath.mpf(t.item())
-                exact_G = mpmath.ncdf(a / b)
-                exact_F = a * exact_G + b * mpmath.npdf(a / b)
-            # Relative: the rounding of z alone costs z^2 of its own, and no algorithm less.
-            allowed = 8 * eps * (1 + (m_i / t.item()) ** 2)
-            floor = tiny * max(1.0, t.item())  # what is smaller may be flushed to zero
-            assert abs(F - exact_F) <= allowed * exact_F + floor, m_i
-            assert abs(G - exact_G) <= allowed * exact_G + floor, m_i
+                z_i = mpmath.mpf(m_i) / t_i
+                Phi, phi = mpmath.ncdf(z_i), mpmath.npdf(z_i)
+                F = m_i * Phi + t_i * phi
+            # What the moments lose by the rounding of z alone, and no algorithm less.
+            conditions = (abs(m_i) * Phi / F, abs(z_i) * phi / Phi)
+            floor = info.tiny * max(1.0, t_i)  # what is smaller may be flushed to zero
+            for moment, exact, condition in zip(moments, (F, Phi), conditions, strict=True):
+                ulp = info.eps * mpmath.mpf(2) ** mpmath.floor(mpmath.log(exact, 2))
+                allowed = 4 * ulp + 0.5 * info.eps * condition * exact + floor
+                assert abs(moment - exact) <= allowed, (m_i, t_i)
+
+    @pytest.mark.parametrize(
+        ("dtype", "end", "digits"), [(torch.float32, 15, 8), (torch.float64, 40, 16)]
+    )
+    def test_polynomials_give_the_mills_ratio(self, dtype, end, digits):
+        with mpmath.workdps(50):
+            P, Q, S = (
+                [mpmath.mpf(c) for c in coefficients] for coefficients in functional._TAIL[dtype]
+            )
+            assert min(P + Q + S) > 0  # so that nothing cancels
+            for i in range(1001):
+                a = mpmath.mpf(end) * i / 1000
+                p, q, s = (mpmath.polyval(coefficients, a) for coefficients in (P, Q, S))
+                mills = mpmath.ncdf(-a) / mpmath.npdf(a)
+                assert mpmath.almosteq(p / q, 1 / mills - a, rel_eps=mpmath.mpf(10) ** -digits)
+                assert mpmath.almosteq(
+                    s, mpmath.sqrt(2 * mpmath.pi) * (a * q + p), rel_eps=mpmath.mpf(10) ** -digits
+                )
 
     @pytest.mark.parametrize("t", [1e-3, 1.0, 40.0])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
