@@ -809,7 +809,10 @@ def _count_lost(axes: Axes, x: float, lost: int, color: str, line: int = 0) -> N
 
 
 def _percent_axis(axes: Axes, errors: pd.Series[Any]) -> None:
-    ticks = [tick for tick in (0.5, 1, 2, 3, 5, 10, 20, 50, 90) if errors.min() * 0.7 <= tick]
+    coarse, fine = (0.5, 1, 2, 3, 5, 10, 20, 50, 90), (40, 50, 60, 70, 80, 90)
+    ticks = [tick for tick in coarse if errors.min() * 0.7 <= tick]
+    if len(ticks) < 3:
+        ticks = [tick for tick in fine if errors.min() * 0.7 <= tick]
     axes.set_yticks(ticks)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

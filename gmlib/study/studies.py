@@ -14,6 +14,7 @@ __all__ = [
     "TARGETS",
     "ablation",
     "budget",
+    "depths",
     "dial",
     "neurons",
 ]
@@ -56,6 +57,39 @@ def dial(
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError(f"{name} must be given a list of at least one value, got {values!r}")
     return {value: run_configs(["KUMAR"], seeds, **{**settings, name: value}) for value in values}
+
+
+def depths(
+    numbers: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    hidden: int = 100,
+    outputs: int = 10,
+    **settings: Any,
+) -> dict[int, list[RunConfig]]:
+    """Runs of BL and KUMAR by the number of GM layers.
+
+    Args:
+        numbers: Numbers of layers.
+        seeds: The same for all.
+        hidden: Units of every layer but the last.
+        outputs: Units of the last layer.
+        **settings: What else `RunConfig` takes, the same for all.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it.
+    """
+    if not isinstance(numbers, (list, tuple)) or not numbers:
+        raise ValueError(f"depths must be a list of at least one entry, got {numbers!r}")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"every depth must be an integer of at least 1, got {number!r}")
+    return {
+        number: run_configs(
+            ["BL", "KUMAR"], seeds, widths=(*[hidden] * (number - 1), outputs), **settings
+        )
+        for number in numbers
+    }
 
 
 def neurons(
@@ -130,6 +164,11 @@ _FIVE, _THREE = list(range(5)), list(range(3))
 
 STUDIES: Mapping[str, list[RunConfig]] = {
     "main study": run_configs(["FC", "BL", "KUMAR"], _FIVE),
+    "main study, fashion-mnist": run_configs(["FC", "BL", "KUMAR"], _FIVE, dataset="fashion-mnist"),
+    "main study, mnist-1d": run_configs(
+        ["FC", "BL", "KUMAR"], _FIVE, dataset="mnist-1d", epochs=300
+    ),
+    "depth": _flat(depths([1, 2, 3, 4, 5, 6], _THREE)),
     "propagation": run_configs(
         ["BL", "KUMAR"], [0], widths=(10,), num_components=5, snapshots=True
     ),
@@ -160,5 +199,5 @@ STUDIES: Mapping[str, list[RunConfig]] = {
 }
 """The committed runs, by study; some belong to several."""
 
-INCOMPLETE = frozenset({"budget", "calibration size"})
+INCOMPLETE = frozenset({"budget", "calibration size", "depth"})
 """Studies of which the ledger does not hold all runs yet."""

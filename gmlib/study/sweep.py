@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 import torch
@@ -30,7 +30,9 @@ from gmlib.study.progress import post, progress_bar
 from gmlib.study.provenance import git_state
 from gmlib.study.training import Progress, RunRecord, train, train_together
 
-__all__ = ["SweepError", "sweep"]
+__all__ = ["SweepError", "sweep", "sweep_by"]
+
+Key = TypeVar("Key")
 
 _POLL_SECONDS = 0.5
 _TOPIC = "gmlib-progress"
@@ -99,6 +101,21 @@ def sweep(
             f"the sweep broke off ({reason}); {_standing(unique.values(), ledger)}"
         ) from error
     return [records[run_id] for run_id in unique]
+
+
+def sweep_by(
+    groups: Mapping[Key, Sequence[RunConfig]],
+    ledger: Ledger | None = None,
+    jobs: int | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[Key, list[RunRecord]]:
+    """Records of groups of runs by the groups' names, as one `sweep`.
+
+    A run may belong to several groups. All else is as `sweep` has it.
+    """
+    configs = [config for own in groups.values() for config in own]
+    records = {record.config.run_id: record for record in sweep(configs, ledger, jobs, device)}
+    return {name: [records[config.run_id] for config in own] for name, own in groups.items()}
 
 
 def _standing(configs: Collection[RunConfig], ledger: Ledger) -> str:

@@ -121,6 +121,37 @@ def test_bad_seeds_are_refused(study: Any) -> None:
         study([1, 1])
 
 
+# --- Depth ---------------------------------------------------------------------------------------
+
+
+def test_depth_is_the_number_of_layers() -> None:
+    stacks = studies.depths([1, 3], [4, 5], hidden=7, outputs=3, epochs=2)
+    assert {depth: {config.widths for config in runs} for depth, runs in stacks.items()} == {
+        1: {(3,)},
+        3: {(7, 7, 3)},
+    }
+    for runs in stacks.values():
+        assert [(c.arm, c.seed, c.epochs) for c in runs] == [
+            (arm, seed, 2) for arm in ("BL", "KUMAR") for seed in (4, 5)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"numbers": []}, "depths must be a list of at least one entry, got []"),
+        ({"numbers": 3}, "depths must be a list of at least one entry, got 3"),
+        ({"numbers": [1, 0]}, "every depth must be an integer of at least 1, got 0"),
+        ({"numbers": [2.0]}, "every depth must be an integer of at least 1, got 2.0"),
+        ({"numbers": [2], "hidden": 0}, "every entry of widths must be an integer"),
+        ({"numbers": [2], "seeds": []}, "seeds must be a list of at least one entry, got []"),
+    ],
+)
+def test_bad_depths_are_refused_by_name(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        studies.depths(**{"seeds": [0], **values})
+
+
 # --- The committed runs --------------------------------------------------------------------------
 
 
@@ -145,6 +176,9 @@ def test_studies_share_the_runs_that_they_have_in_common() -> None:
     assert ids("target std") & ids("calibration size") == kumar
     three = {config.run_id for config in run_configs(["FC", "BL", "KUMAR"], five[:3])}
     assert ids("budget") & ids("main study") == three
+    stacks = three - dense
+    assert ids("depth") & ids("main study") == stacks
+    assert len(ids("depth") & ids("budget") - stacks) == 6  # of one layer
 
 
 def test_the_settings_that_are_tried_include_the_default() -> None:
@@ -160,3 +194,6 @@ def test_the_numbers_of_runs() -> None:
     assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
     assert len(ids("main study")) == len(ids("initialization")) == 15
     assert len(ids("propagation")) == 2
+    assert len(ids("depth")) == 36
+    for dataset in ("fashion-mnist", "mnist-1d"):
+        assert len(ids(f"main study, {dataset}")) == 15

@@ -30,7 +30,7 @@ from gmlib.study import sweep as sweep_module
 from gmlib.study.config import RunConfig
 from gmlib.study.data import DataError
 from gmlib.study.ledger import Ledger, LedgerError
-from gmlib.study.sweep import SweepError, sweep
+from gmlib.study.sweep import SweepError, sweep, sweep_by
 from gmlib.study.training import Progress, RunRecord, train, train_together
 
 Configure = Callable[..., RunConfig]
@@ -93,6 +93,17 @@ def test_a_run_that_is_named_twice_is_one_run(
     records = sweep(configs, ledger, jobs=1)
     assert len(trained) == len(list(ledger)) == 2
     assert [record.config.arm for record in records] == ["FC", "BL"]
+
+
+def test_groups_keep_their_names_and_may_share_runs(
+    tiny: Configure, ledger: Ledger, trained: list[RunConfig]
+) -> None:
+    bl, kumar, fc = tiny("BL", 0), tiny("KUMAR", 0), tiny("FC", 0)
+    groups = {2: [kumar, bl], "one": [bl], "none": [], 4.0: [fc, kumar]}
+    records = sweep_by(groups, ledger, jobs=1)
+    assert {name: [r.config for r in own] for name, own in records.items()} == groups
+    assert list(records) == list(groups)
+    assert trained == [kumar, bl, fc]  # each once
 
 
 def test_no_runs_are_no_trouble(
