@@ -5,12 +5,10 @@ book or a browser these tests are skipped, or fail where ``CI`` is ``true``.
 """
 
 import os
-import shutil
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 BOOK = Path(os.environ.get("GMLIB_BOOK") or Path(__file__).parents[1] / "_build" / "html").resolve()
 # Pages that Sphinx makes and nobody writes.
@@ -47,29 +45,8 @@ async () => {
 """
 
 
-def skip_or_fail(reason):
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
-def browser():
-    names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-    executable = next(filter(None, map(shutil.which, names)), None)
-    if executable is None:
-        skip_or_fail(f"no browser: none of {', '.join(names)} is installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def pages(browser):
+def pages(browser, skip_or_fail):
     """Open every page once; map its path to what was requested, reported and shown."""
     if not PAGES:
         skip_or_fail(f"no book in {BOOK}: build it with `make book`")

@@ -23,6 +23,7 @@ from gmlib.study.training import RunRecord, build_network, first_step, generator
 
 __all__ = [
     "calibration_invariance",
+    "first_outputs",
     "first_step_table",
     "fitted_slope",
     "monte_carlo_errors",
@@ -147,6 +148,16 @@ def fitted_slope(x: ArrayLike, errors: NDArray[np.float64]) -> float:
     """Exponent of the power law through the median errors, by least squares on log-log axes."""
     slope, _ = np.polyfit(np.log(x), np.log(np.median(errors, axis=1)), 1)
     return float(slope)
+
+
+@torch.no_grad()
+def first_outputs(configs: Sequence[RunConfig]) -> dict[str, NDArray[np.float32]]:
+    """Outputs of the first layer at initialization on 256 test images, (256, C), by arm."""
+    outputs = {}
+    for config in configs:
+        x, parameters = _first_layer(config, data.load(config.dataset, config.standardize))
+        outputs[config.arm] = gm_layer(x, *parameters).numpy()
+    return outputs
 
 
 @torch.no_grad()

@@ -26,8 +26,10 @@ from gmlib.study.metrics import COSTS, MEASURES, at_epoch_ends, dataset_title, p
 from gmlib.study.propagation import Ellipses
 
 __all__ = [
+    "COMPONENT_COLORS",
     "arm_color",
     "budget",
+    "cloud",
     "component_propagation",
     "depth",
     "dial",
@@ -37,6 +39,7 @@ __all__ = [
     "error_against",
     "feature_learning",
     "initial_scale",
+    "logit_histograms",
     "movement",
     "predicted_scale",
     "scaling",
@@ -54,7 +57,9 @@ _COLORS |= {"BL, calibrated": "#8357a4", "fan-in": _COLORS["FAN-IN"]}
 _BLUES = ("#a9c9e8", "#6fa3d2", "#3a76b4", "#174a80")
 _COLORS |= {f"{10**n:,} neurons": color for n, color in enumerate(_BLUES, start=1)}
 _OTHERS = ("#3a8f5c", "#8357a4", "#1f9e9e", "#a0673b")
-_COMPONENTS = ("#c8322b", "#2f6db5", "#3a8f5c", "#e39b28", "#8357a4", "#1f9e9e", "#a0673b")
+COMPONENT_COLORS = ("#c8322b", "#2f6db5", "#3a8f5c", "#e39b28", "#8357a4", "#1f9e9e", "#a0673b")
+"""Of the components of a layer, in turn."""
+
 _MARKERS = ("o", "s", "^", "D", "v", "P")  # by number of layers
 _STYLE = {
     "figure.dpi": 150,
@@ -472,7 +477,7 @@ def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
             times, components, _ = ellipses.centers.shape
             opacity = np.linspace(0.12, 1.0, times)
             for k in range(components):
-                color = _COMPONENTS[k % len(_COMPONENTS)]
+                color = COMPONENT_COLORS[k % len(COMPONENT_COLORS)]
                 for time in range(times):
                     width, height = 4.0 * ellipses.axes[time, k]  # 2 sigma to either side
                     axis.add_patch(
@@ -556,6 +561,87 @@ def initial_scale(table: pd.DataFrame, target_std: float) -> Figure:
         axes.set_xlim(layers[0] - 0.6, layers[-1] + 0.6)
         axes.grid(False, axis="x")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def logit_histograms(outputs: Mapping[str, ArrayLike], limit: float = 2.0) -> Figure:
+    """Histograms of a layer's outputs, a panel an initialization, all from `-limit` to `limit`.
+
+    What lies beyond is counted at the edges.
+
+    Args:
+        outputs: Outputs of any shape, by arm.
+        limit: End of the axes.
+    """
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, panels = _figure(1, len(outputs), 2.5 * len(outputs), 2.6)
+        for axes, (arm, values) in zip(panels, outputs.items(), strict=True):
+            flat = np.asarray(values).ravel()
+            axes.hist(flat, bins=np.linspace(-limit, limit, 42).tolist(), color=arm_color(arm))
+            axes.set(title=f"{arm}\nstd {flat.std():.2g}", xlim=(-limit, limit), yticks=[])
+            axes.grid(False)
+            sides = {"left": (flat < -limit).mean(), "right": (flat > limit).mean()}
+            for side, share in sides.items():
+                if share >= 0.005:
+                    axes.text(
+                        0.02 if side == "left" else 0.98,
+                        0.9,
+                        f"← {share:.0%}" if side == "left" else f"{share:.0%} →",
+                        transform=axes.transAxes,
+                        ha=side,
+                        fontsize=8,
+                    )
+    return figure
+
+
+def cloud(mu: Sequence[float], sigma: Sequence[float], x: Sequence[float]) -> Figure:
+    """A cloud of neurons in two dimensions and an input, and the cloud's mean activation.
+
+    Left: ellipses of one and two standard deviations, neurons drawn from the cloud (filled where
+    they fire), and the half plane in which they do. Right: F against the mean pre-activation.
+
+    Args:
+        mu: Mean of the cloud, two numbers.
+        sigma: Standard deviations, two numbers.
+        x: The input, two numbers, not both zero.
+    """
+    center, spread, point = (np.asarray(own, dtype=float) for own in (mu, sigma, x))
+    m, t = float(center @ point), float(np.linalg.norm(spread * point))
+    beta = center + spread * np.random.default_rng(0).standard_normal((80, 2))
+    fires = beta @ point > 0
+    red, blue = _COLORS["KUMAR"], _COLORS["BL"]
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, (plane, curve) = _figure(1, 2, 8.8, 3.9)
+        for n in (1, 2):
+            shape = Ellipse(tuple(center), *(2 * n * spread), fc=red, ec=red, alpha=0.15)
+            plane.add_patch(shape)
+        plane.plot(*beta[fires].T, "o", ms=3, color=red)
+        plane.plot(*beta[~fires].T, "o", ms=3, color=red, mfc="none")
+        along = 12.0 * np.array([-point[1], point[0]]) / np.linalg.norm(point)
+        away = 12.0 * point / np.linalg.norm(point)
+        corners = np.array([-along, along, along + away, away - along])
+        plane.fill(*corners.T, color=blue, alpha=0.1, lw=0)
+        plane.plot(*np.array([-along, along]).T, "--", color=blue, lw=1)
+        plane.annotate("", tuple(point), (0, 0), arrowprops={"arrowstyle": "->", "color": blue})
+        plane.annotate("x", tuple(point), (5, 0), textcoords="offset points", color=blue)
+        plane.plot(*center, "o", ms=6, color="black")
+        plane.annotate(
+            "\N{GREEK SMALL LETTER MU}",
+            tuple(center),
+            (-4, 26),
+            textcoords="offset points",
+            fontsize=13,
+            arrowprops={"arrowstyle": "-", "lw": 0.6},
+        )
+        plane.set(xlim=(-4, 4), ylim=(-4, 4), aspect="equal", title="a cloud of neurons")
+        at = torch.linspace(-6, 6, 241, dtype=torch.float64)
+        curve.plot(at, at.relu(), "--", color="#7f7f7f", lw=1, label="one neuron")
+        F, _ = relu_moments(at, torch.full_like(at, t))
+        curve.plot(at, F, color=red, label=f"the cloud, t = {t:.2f}")
+        here, _ = relu_moments(*torch.tensor([m, t], dtype=torch.float64))
+        curve.plot(m, here, "o", color=red, ms=7)
+        curve.set(xlabel="mean pre-activation m", title="mean activation F")
+        curve.legend()
     return figure
 
 
@@ -645,7 +731,7 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
             rows = table if deep else table[table.dataset == dataset]
             ends = [0.6 * rows.low.min(), 1.6 * rows.high.max()]
             axes.plot(ends, ends, color="#888888", lw=1)
-            for color, init in zip(cycle(_COMPONENTS), rows.init.unique(), strict=False):
+            for color, init in zip(cycle(COMPONENT_COLORS), rows.init.unique(), strict=False):
                 group = rows[rows.init == init]
                 name = init if init == "fan-in" else f"scale {init}"
                 parts = (
@@ -715,7 +801,9 @@ def feature_learning(tables: Mapping[float, pd.DataFrame]) -> Figure:
     with mpl.style.context(_STYLE, after_reset=True):
         figure, panels = _figure(1, len(layers), 4.6 * len(layers), 3.6, sharey=True)
         for axes, layer in zip(panels, layers, strict=True):
-            for color, (parameter, label) in zip(_COMPONENTS, parameters.items(), strict=False):
+            for color, (parameter, label) in zip(
+                COMPONENT_COLORS, parameters.items(), strict=False
+            ):
                 ends = {
                     target: table[
                         (table.step == table.step.max())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,14 @@ from torch import Tensor
 from gmlib.functional import relu_moments
 from gmlib.study.training import RunRecord
 
-__all__ = ["Ellipses", "displacement_table", "mean_displacement", "principal_plane", "propagate"]
+__all__ = [
+    "Ellipses",
+    "Player",
+    "displacement_table",
+    "mean_displacement",
+    "principal_plane",
+    "propagate",
+]
 
 Array = NDArray[np.float64]
 
@@ -32,6 +40,36 @@ class Ellipses:
     centers: Array
     axes: Array
     angles: Array
+
+
+@dataclass(frozen=True)
+class Player:
+    """Ellipses by arm, which the book's script shows epoch by epoch.
+
+    In a notebook it stands for itself: HTML with the data, which other programs leave hidden.
+
+    Args:
+        panels: By arm, all of the same number of epochs and components.
+        colors: Of the components, in turn.
+    """
+
+    panels: Mapping[str, Ellipses]
+    colors: Sequence[str]
+
+    def __repr__(self) -> str:
+        return f"Player({', '.join(self.panels)})"
+
+    def _repr_html_(self) -> str:
+        panels = {
+            arm: np.concatenate([own.centers, own.axes, own.angles[..., None]], axis=-1)
+            for arm, own in self.panels.items()
+        }
+        rounded = {arm: np.round(values, 3).tolist() for arm, values in panels.items()}
+        data = json.dumps({"panels": rounded, "colors": list(self.colors)}, separators=(",", ":"))
+        return (
+            '<div class="explorable" data-explorable="player">'
+            f'<script type="application/json">{data}</script></div>'
+        )
 
 
 def propagate(record: RunRecord) -> Ellipses:

@@ -226,3 +226,14 @@ def test_samples_do_not_repeat_the_draws_of_the_parameters(tiny, monkeypatch):
     checks.sampling_errors(train(tiny("KUMAR", seed=7, widths=[3], snapshots=True)), 0, [4], 1)
     assert len(seeds) == 2
     assert 7 not in seeds
+
+
+def test_first_outputs_are_those_of_the_first_layer(tiny):
+    configs = [tiny(arm, widths=(3,), epochs=0) for arm in ("BL", "KUMAR")]
+    outputs = checks.first_outputs(configs)
+    assert list(outputs) == ["BL", "KUMAR"]
+    dataset = data.load(configs[0].dataset)
+    for config in configs:
+        network, _ = build_network(config, dataset)
+        expected = network(dataset.x_test[:256]).detach().numpy()
+        np.testing.assert_array_equal(outputs[config.arm], expected)

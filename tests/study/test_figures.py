@@ -1338,3 +1338,37 @@ def test_scaling() -> None:
     assert [axes.get_title() for axes in (left, right)] == ["exponent 0.79", "exponent 0.50"]
     assert [axes.get_xlabel() for axes in (left, right)] == ["K", "batch"]
     assert left.get_xscale() == left.get_yscale() == "log"
+
+
+def test_logit_histograms() -> None:
+    outputs = {"BL": np.array([-5.0, 0.0, 0.1, 7.0, 9.0]), "KUMAR": np.array([[-1.0, 1.0]])}
+    left, right = drawn(figures.logit_histograms(outputs))
+    assert [axes.get_title() for axes in (left, right)] == ["BL\nstd 5.1", "KUMAR\nstd 1"]
+    assert [text.get_text() for text in left.texts] == ["← 20%", "40% →"]
+    assert not right.texts
+    assert sum(bar.get_height() for bar in left.patches) == 2
+    assert sum(bar.get_height() for bar in right.patches) == 2
+    assert {axes.get_xlim() for axes in (left, right)} == {(-2, 2)}
+    assert to_hex(right.patches[0].get_facecolor()) == figures.arm_color("KUMAR")
+
+
+def test_cloud() -> None:
+    mu, sigma, x = [1.0, 0.5], [0.8, 0.4], [1.0, -1.0]
+    plane, curve = drawn(figures.cloud(mu, sigma, x))
+    assert [(e.get_center(), e.get_width(), e.get_height()) for e in plane.patches[:2]] == [
+        ((1.0, 0.5), pytest.approx(1.6), pytest.approx(0.8)),
+        ((1.0, 0.5), pytest.approx(3.2), pytest.approx(1.6)),
+    ]
+    firing, silent = (np.array(points(line)) for line in plane.lines[:2])
+    assert (firing @ x > 0).all()
+    assert (silent @ x <= 0).all()
+    assert len(firing) + len(silent) == 80
+    m, t = torch.tensor([0.5, math.hypot(*sigma)], dtype=torch.float64)
+    (here,) = points(curve.lines[2])
+    assert here == (m.item(), pytest.approx(relu_moments(m, t)[0].item()))
+
+
+def test_an_axis_of_percents_always_has_some_ticks(make_record: MakeRecord) -> None:
+    high = curves_of(make_record, {("BL", 0): [0.9, 0.9, 0.88, 0.60, 0.43]})
+    ticks = drawn(figures.dynamics(high))[0].get_yticks()
+    assert [tick for tick in ticks if 43 <= tick <= 88] == [50, 60, 70, 80]
