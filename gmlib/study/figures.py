@@ -6,6 +6,7 @@ showing and saving it to the caller; what was drawn can be read back from the ax
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -671,7 +673,8 @@ def error_against(
 
     Args:
         x: Abscissae, shape ``(n,)``.
-        errors: Errors, shape ``(n, repetitions)``; or several such, by label.
+        errors: Errors, shape ``(n, repetitions)``; or several such, by label. Labels like
+            ``"BL, start"`` have the arm's colour; all but the last of an arm are paler.
         xlabel: Label of the abscissa.
         ylabel: Label of the ordinate.
         slope: Slope of a dashed guide through the first median, if one is wanted.
@@ -681,7 +684,10 @@ def error_against(
     with mpl.style.context(_STYLE, after_reset=True):
         figure, (axes,) = _figure(1, 1, 5.6, 3.6)
         for index, (label, values) in enumerate(curves.items()):
-            values, color = np.asarray(values), f"C{index}"
+            values, arm = np.asarray(values), label.partition(",")[0]
+            color = _COLORS.get(arm, f"C{index}")
+            if any(later.partition(",")[0] == arm for later in list(curves)[index + 1 :]):
+                color = to_hex(tuple(0.5 + 0.5 * part for part in to_rgb(color)))  # type: ignore[arg-type]
             median = np.median(values, axis=1)
             dots = np.repeat(x, values.shape[1])
             axes.loglog(dots, values.ravel(), "o", color=color, ms=3, alpha=0.35, mec="none")
@@ -759,32 +765,39 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
 
 
 def movement(table: pd.DataFrame) -> Figure:
-    """How far clouds and readouts are from their start, by step: means over seeds.
+    """How far clouds (above) and readouts (below) are from their start, by step: means over seeds.
 
     Args:
         table: As `metrics.movement_table` gives.
     """
     layers = sorted(table.layer.unique()) or [1]
-    styles = {"mu": ("-", "means of the clouds"), "U": ("--", "readouts")}
-    rows = table[table.parameter.isin(list(styles)) & (table.step > 0)]
+    kinds = {
+        "clouds": {"mu": ("-", "means μ"), "sigma": (":", "deviations σ")},
+        "readouts": {"U": ("-", "weights U"), "v": (":", "offsets v")},
+    }
+    rows = table[table.step > 0]
+    arms = list(rows.arm.unique())
     with mpl.style.context(_STYLE, after_reset=True):
-        figure, panels = _figure(1, len(layers), 4.6 * len(layers), 3.8, sharey=True)
-        for axes, layer in zip(panels, layers, strict=True):
-            for arm in rows.arm.unique():
-                for parameter, (style, _) in styles.items():
+        figure, panels = _figure(2, len(layers), 4.6 * len(layers), 6.2, sharex=True, sharey="row")
+        for index, (kind, styles) in enumerate(kinds.items()):
+            own = panels[index * len(layers) :][: len(layers)]
+            for axes, layer in zip(own, layers, strict=True):
+                for arm, (parameter, (style, _)) in itertools.product(arms, styles.items()):
                     chosen = rows[
                         (rows.layer == layer) & (rows.arm == arm) & (rows.parameter == parameter)
                     ]
                     mean = chosen.groupby("step").moved.mean()
                     axes.plot(mean.index, mean, style, color=arm_color(arm))
-            axes.set(xscale="log", yscale="log", xlabel="gradient step", title=f"layer {layer}")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        panels[0].set_ylabel("distance from the start, relative")
-        for arm in rows.arm.unique():
-            panels[-1].plot([], [], color=arm_color(arm), label=arm)
-        for style, label in styles.values():
-            panels[-1].plot([], [], style, color="#555555", label=label)
-        panels[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+                axes.set(xscale="log", yscale="log", title=f"{kind}, layer {layer}")
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            own[0].set_ylabel("distance from the start, relative")
+            for arm in arms if kind == "clouds" else []:
+                own[-1].plot([], [], color=arm_color(arm), label=arm)
+            for style, label in styles.values():
+                own[-1].plot([], [], style, color="#555555", label=label)
+            own[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        for axes in panels[-len(layers) :]:
+            axes.set_xlabel("gradient step")
     return figure
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gmlib.study.config import RunConfig, run_configs
+from gmlib.study.config import STANDARDIZATIONS, RunConfig, run_configs
 
 __all__ = [
     "CALIBRATION_SIZES",
     "INCOMPLETE",
     "STUDIES",
     "TARGETS",
+    "WIDE",
     "ablation",
+    "beside_wide",
     "budget",
     "depths",
     "dial",
@@ -24,6 +26,10 @@ TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 CALIBRATION_SIZES = (64, 256, 2048, 16384)
 """Numbers of images that KUMAR is tried with."""
+
+
+WIDE = 1055
+"""Hidden units with which a dense network has as many parameters as GM layers on MNIST-1D."""
 
 
 def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
@@ -57,6 +63,26 @@ def dial(
     if not isinstance(values, (list, tuple)) or not values:
         raise ValueError(f"{name} must be given a list of at least one value, got {values!r}")
     return {value: run_configs(["KUMAR"], seeds, **{**settings, name: value}) for value in values}
+
+
+def beside_wide(
+    seeds: Sequence[int], wide: int, *, widths: Sequence[int] = (100, 10), **settings: Any
+) -> dict[str, list[RunConfig]]:
+    """Runs of the note's arms, and of a dense network with one hidden layer of another width.
+
+    Args:
+        seeds: The same for all.
+        wide: Hidden units of the other dense network.
+        widths: Sizes of the hidden layers and the output of the note's arms.
+        **settings: What else `RunConfig` takes, the same for all.
+    """
+    arms = ["FC", "BL", "KUMAR"]
+    runs = {arm: run_configs([arm], seeds, widths=widths, **settings) for arm in arms}
+    return {
+        "FC": runs.pop("FC"),
+        "FC, wide": run_configs(["FC"], seeds, widths=(wide, widths[-1]), **settings),
+        **runs,
+    }
 
 
 def depths(
@@ -165,9 +191,12 @@ _FIVE, _THREE = list(range(5)), list(range(3))
 STUDIES: Mapping[str, list[RunConfig]] = {
     "main study": run_configs(["FC", "BL", "KUMAR"], _FIVE),
     "main study, fashion-mnist": run_configs(["FC", "BL", "KUMAR"], _FIVE, dataset="fashion-mnist"),
-    "main study, mnist-1d": run_configs(
-        ["FC", "BL", "KUMAR"], _FIVE, dataset="mnist-1d", epochs=300
-    ),
+    **{
+        f"mnist-1d, standardized by {by}": _flat(
+            beside_wide(_FIVE, WIDE, dataset="mnist-1d", epochs=300, standardize=by)
+        )
+        for by in STANDARDIZATIONS
+    },
     "depth": _flat(depths([1, 2, 3, 4, 5, 6], _THREE)),
     "propagation": run_configs(
         ["BL", "KUMAR"], [0], widths=(10,), num_components=5, snapshots=True
@@ -199,5 +228,5 @@ STUDIES: Mapping[str, list[RunConfig]] = {
 }
 """The committed runs, by study; some belong to several."""
 
-INCOMPLETE = frozenset({"budget", "calibration size", "depth"})
+INCOMPLETE = frozenset({"budget", "depth"})
 """Studies of which the ledger does not hold all runs yet."""

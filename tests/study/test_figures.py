@@ -1152,33 +1152,38 @@ def test_movement(make_record: MakeRecord) -> None:
         ("BL", 2, {"0.mu": [7, 7], "1.mu": [7, 7]}, "diverged"),
         ("KUMAR", 0, {"0.mu": [0.01, 0.02], "0.v": [8, 8], "1.U": [0.5, 0.25]}),
     )
-    first, second = drawn(figures.movement(table))
+    first, second, reads, reads_second = axes = drawn(figures.movement(table))
     expected = {
         (first, BLUE, "-"): [(10, 0.2), (20, 0.4)],
-        (first, BLUE, "--"): [(10, 0.4), (20, 0.7)],
+        (first, BLUE, ":"): [(10, 9), (20, 9)],
+        (reads, BLUE, "-"): [(10, 0.4), (20, 0.7)],
         (first, RED, "-"): [(10, 0.01), (20, 0.02)],
+        (reads, RED, ":"): [(10, 8), (20, 8)],
         (second, BLUE, "-"): [(10, 3), (20, 4)],
-        (second, RED, "--"): [(10, 0.5), (20, 0.25)],
+        (reads_second, RED, "-"): [(10, 0.5), (20, 0.25)],
     }
-    for (axes, color, style), curve in expected.items():
-        (line,) = curves_in(axes, color, style)
+    for (own, color, style), curve in expected.items():
+        (line,) = curves_in(own, color, style)
         np.testing.assert_allclose(points(line), curve)
-    for axes in (first, second):
-        for color, style in itertools.product((BLUE, RED), ("-", "--")):
-            assert len(curves_in(axes, color, style)) == ((axes, color, style) in expected)
-        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        assert axes.get_xlabel() == "gradient step"
-    assert [axes.get_title() for axes in (first, second)] == ["layer 1", "layer 2"]
-    assert [axes.get_ylabel() for axes in (first, second)] == [
-        "distance from the start, relative",
-        "",
+    for own in axes:
+        for color, style in itertools.product((BLUE, RED), ("-", ":")):
+            assert len(curves_in(own, color, style)) == ((own, color, style) in expected)
+        assert (own.get_xscale(), own.get_yscale()) == ("log", "log")
+    assert [own.get_title() for own in axes] == [
+        f"{kind}, layer {layer}" for kind in ("clouds", "readouts") for layer in (1, 2)
     ]
+    assert [own.get_xlabel() for own in axes] == ["", "", "gradient step", "gradient step"]
+    assert [own.get_ylabel() for own in axes] == ["distance from the start, relative", ""] * 2
     assert first.get_ylim() == second.get_ylim()
     handles = second.get_legend().legend_handles
     labels = [text.get_text() for text in second.get_legend().get_texts()]
-    assert labels == ["BL", "KUMAR", "means of the clouds", "readouts"]
+    assert labels == ["BL", "KUMAR", "means μ", "deviations σ"]
     assert [to_hex(handle.get_color()) for handle in handles[:2]] == [BLUE, RED]
-    assert [handle.get_linestyle() for handle in handles[2:]] == ["-", "--"]
+    assert [handle.get_linestyle() for handle in handles[2:]] == ["-", ":"]
+    assert [text.get_text() for text in reads_second.get_legend().get_texts()] == [
+        "weights U",
+        "offsets v",
+    ]
 
 
 def test_movement_of_what_starts_from_zero(make_record: MakeRecord) -> None:
@@ -1186,20 +1191,20 @@ def test_movement_of_what_starts_from_zero(make_record: MakeRecord) -> None:
         make_record,
         ("ZERO", 0, {"0.mu": [0.1, 0.2], "0.U": [math.nan, math.nan]}),
     )
-    (axes,) = drawn(figures.movement(table))
+    axes, _ = drawn(figures.movement(table))
     (line,) = curves_in(axes, figures.arm_color("ZERO"))
     assert points(line) == [(10, 0.1), (20, 0.2)]
 
 
 def test_movement_that_was_not_recorded(make_record: MakeRecord) -> None:
     old = metrics.movement_table([make_record("BL"), make_record("KUMAR")])
-    (axes,) = drawn(figures.movement(old))
-    assert not [line for line in axes.lines if points(line)]
+    for axes in drawn(figures.movement(old)):
+        assert not [line for line in axes.lines if points(line)]
     (axes,) = drawn(figures.feature_learning({0.5: old, 1.0: old}))
     assert not dots_at(axes, RED)
     # Among records of which some have it, those are drawn.
     records = {"old": [make_record("BL")], "new": [make_record(movement={"0.mu": [0.0, 0.1, 0.2]})]}
-    (axes,) = drawn(figures.movement(metrics.by_variant(records, metrics.movement_table)))
+    axes, _ = drawn(figures.movement(metrics.by_variant(records, metrics.movement_table)))
     (line,) = curves_in(axes, figures.arm_color("new"))
     assert points(line) == [(10, 0.1), (20, 0.2)]
 
@@ -1292,6 +1297,7 @@ def test_several_errors_against_something() -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()] == labels
     colors = legend(axes)
     assert len(set(colors.values())) == 3
+    assert colors["BL, trained"] == BLUE
     for label, values in errors.items():
         own = [line for line in axes.lines if to_hex(line.get_color()) == colors[label]]
         dots, median = own

@@ -10,6 +10,7 @@ import pytest
 
 from gmlib.study import studies
 from gmlib.study.config import ARMS, RunConfig, run_configs
+from gmlib.study.cost import num_parameters
 from gmlib.study.studies import STUDIES
 
 # --- The budget ----------------------------------------------------------------------------------
@@ -121,6 +122,29 @@ def test_bad_seeds_are_refused(study: Any) -> None:
         study([1, 1])
 
 
+# --- A wide dense network ------------------------------------------------------------------------
+
+
+def test_a_wide_dense_network_stands_beside_the_notes_arms() -> None:
+    runs = studies.beside_wide([2, 3], 50, widths=(7, 3), epochs=1)
+    assert {name: {(c.arm, c.widths) for c in own} for name, own in runs.items()} == {
+        "FC": {("FC", (7, 3))},
+        "FC, wide": {("FC", (50, 3))},
+        "BL": {("BL", (7, 3))},
+        "KUMAR": {("KUMAR", (7, 3))},
+    }
+    assert {config.seed for own in runs.values() for config in own} == {2, 3}
+
+
+def test_the_wide_network_has_as_many_parameters() -> None:
+    sizes = [
+        num_parameters(config, 40)
+        for config in STUDIES["mnist-1d, standardized by image"]
+        if config.arm == "KUMAR" or config.widths[0] == studies.WIDE
+    ]
+    assert max(sizes) / min(sizes) < 1.01
+
+
 # --- Depth ---------------------------------------------------------------------------------------
 
 
@@ -195,5 +219,7 @@ def test_the_numbers_of_runs() -> None:
     assert len(ids("main study")) == len(ids("initialization")) == 15
     assert len(ids("propagation")) == 2
     assert len(ids("depth")) == 36
-    for dataset in ("fashion-mnist", "mnist-1d"):
-        assert len(ids(f"main study, {dataset}")) == 15
+    assert len(ids("main study, fashion-mnist")) == 15
+    one_d = [ids(f"mnist-1d, standardized by {by}") for by in ("image", "dataset")]
+    assert [len(own) for own in one_d] == [20, 20]
+    assert not one_d[0] & one_d[1]
