@@ -196,6 +196,18 @@ def gm_layer_monte_carlo(
 
     Returns:
         Outputs, shape ``(..., C)``, with an error of order ``num_samples ** -0.5``.
+
+    Raises:
+        ValueError: If the shapes do not fit together, or `num_samples` is below 1.
+        TypeError: As :func:`gm_layer`.
+
+    Examples:
+        >>> x, mu, sigma = torch.ones(1, 3), torch.ones(2, 3), torch.ones(2, 3)
+        >>> parameters = (mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4))
+        >>> exact = gm_layer(x, *parameters)
+        >>> sampled = gm_layer_monte_carlo(x, *parameters, 100_000)
+        >>> bool((sampled / exact - 1.0).abs().max() < 0.05)
+        True
     """
     _check_layer(x, mu, sigma, U, v)
     if num_samples < 1:

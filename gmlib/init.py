@@ -58,6 +58,10 @@ class LayerScale:
         std_before: Standard deviation of the outputs before the rescaling.
         scale: Factor that `U` and `v` were multiplied by; 1 where nothing was rescaled.
         std_after: Standard deviation of the outputs after it, measured.
+
+    Examples:
+        >>> LayerScale("hidden", std_before=0.1, scale=5.0, std_after=0.5).scale
+        5.0
     """
 
     name: str
@@ -70,6 +74,12 @@ class ScaleReport(Sequence[LayerScale]):
     """One :class:`LayerScale` a layer, in the order in which data reaches them.
 
     Prints a table; :meth:`plot` draws it.
+
+    Examples:
+        >>> ScaleReport([LayerScale("0", 0.0306, 16.34, 0.5), LayerScale("1", 0.0452, 11.06, 0.5)])
+        layer  std before       scale   std after
+        0          0.0306       16.34         0.5
+        1          0.0452       11.06         0.5
     """
 
     def __init__(self, layers: Iterable[LayerScale]) -> None:
@@ -139,6 +149,13 @@ def baseline_(
 
     Raises:
         ValueError: If `gamma` is not positive and finite, or `module` holds no GM layer.
+
+    Examples:
+        >>> from gmlib import GaussianMixtureLayer
+        >>> layer = GaussianMixtureLayer(784, 10, 10)
+        >>> baseline_(layer, gamma=0.1)
+        >>> layer.sigma[0, 0].item()
+        0.10000000149011612
     """
     _check_positive("gamma", gamma)
     for layer in _gm_layers(module).values():
@@ -157,6 +174,13 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
 
     Raises:
         ValueError: If `module` holds no GM layer.
+
+    Examples:
+        >>> from gmlib import GaussianMixtureLayer
+        >>> layer = GaussianMixtureLayer(800, 10, 10)
+        >>> fan_in_(layer)
+        >>> round(layer.sigma[0, 0].item(), 4)  # the square root of 2 / 800
+        0.05
     """
     for layer in _gm_layers(module).values():
         layer.reset_parameters(_fan_in_scale(layer), generator=generator)
@@ -192,6 +216,13 @@ def calibrate_(
             zero up to rounding, not finite or out of reach of `target_std`. `module` is then as
             it was.
         TypeError: If `data` is neither a tensor nor an iterable of batches.
+
+    Examples:
+        >>> from gmlib import GaussianMixtureLayer
+        >>> layer, inputs = GaussianMixtureLayer(20, 8, 4), torch.randn(512, 20)
+        >>> report = calibrate_(layer, inputs, target_std=1.0)
+        >>> round(layer(inputs).std().item(), 2)
+        1.0
     """
     _check_positive("target_std", target_std)
     with _restored_on_error(module):
@@ -260,6 +291,15 @@ def lsuv_(
     Raises:
         ValueError: As :func:`calibrate_`; `module` is then as it was.
         TypeError: As :func:`calibrate_`.
+
+    Examples:
+        >>> from gmlib import GaussianMixtureLayer
+        >>> layer = GaussianMixtureLayer(20, 8, 4)
+        >>> report = lsuv_(layer, torch.randn(512, 20))
+        >>> round(report[0].std_after, 4)
+        1.0
+        >>> bool(torch.allclose(layer.mu @ layer.mu.T, 2.0 * torch.eye(4), atol=1e-5))
+        True
     """
     with _restored_on_error(module, generator):
         fan_in_(module, generator=generator)
@@ -389,6 +429,12 @@ def scale_report(
     Raises:
         ValueError: As :func:`calibrate_`, but any standard deviation is reported.
         TypeError: As :func:`calibrate_`.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> report = scale_report(network, torch.randn(512, 20), nn.Linear)
+        >>> [layer.name for layer in report]
+        ['0', '2']
     """
     return _measure(module, data, None, layer_type)
 

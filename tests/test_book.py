@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import axe_playwright_python
 import pytest
 
 BOOK = Path(os.environ.get("GMLIB_BOOK") or Path(__file__).parents[1] / "_build" / "html").resolve()
@@ -18,6 +19,8 @@ PAGES = sorted(
     for path in BOOK.rglob("*.html")
     if path.name not in GENERATED and "_static" not in path.parts
 )
+
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 
 # What a page looks like once MathJax has finished, as plain data.
 INSPECT = r"""
@@ -112,6 +115,45 @@ def leads_somewhere(link, pages):
 
 def test_links_lead_somewhere(page, pages):
     assert not [link for link in page["links"] if not leads_somewhere(link, pages)]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES or ["index.html"])
+def test_no_page_shuts_anybody_out(browser, pages, name, theme):
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    context.add_init_script(
+        f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')"
+    )
+    page = context.new_page()
+    page.goto((BOOK / name).as_uri(), wait_until="load")
+    page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise }")
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    page.evaluate(AXE)
+    found = page.evaluate("async () => (await axe.run()).violations")
+    context.close()
+    assert not [
+        f"{violation['help']}: {violation['nodes'][0]['html']}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("name", PAGES or ["index.html"])
+def test_no_page_is_wider_than_a_phone(browser, pages, name):
+    context = browser.new_context(offline=True, viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.goto((BOOK / name).as_uri(), wait_until="load")
+    page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise }")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert width <= 390
+
+
+def test_the_book_is_small():
+    if not PAGES:
+        pytest.skip("no book")
+    size = sum(path.stat().st_size for path in BOOK.rglob("*") if path.is_file())
+    assert size < 60_000_000
 
 
 def test_the_book_has_formulas_and_figures(pages):
