@@ -235,6 +235,7 @@ def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) 
         end.set(xlabel="layers", ylabel="best test error (%)", title="after training")
         for axes in (start, end):
             axes.set_xticks(list(runs))
+            axes.set_xlim(min(runs) - 0.4, max(runs) + 0.4)
         _percent_axis(end, pd.concat([table.best for table in runs.values()]))
         end.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure

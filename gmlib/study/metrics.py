@@ -49,6 +49,7 @@ __all__ = [
     "threshold_table",
     "trained",
     "trained_pairs",
+    "training_losses",
     "two_digits",
     "variant_table",
     "windows_table",
@@ -755,6 +756,15 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
                 f"{text}, {len(difference)}" if len(difference) else "–"
             )
         rows.append(row)
+    return labelled(_table(rows), "variant")
+
+
+def training_losses(records: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+    """Mean and range, over each variant's seeds that trained, of the last epoch's training loss."""
+    rows = []
+    for variant, own in records.items():
+        losses = pd.Series([r.curves["train_loss"][-1] for r in own if not diverged(r)])
+        rows.append({"variant": variant, "last training loss": _mean_range(losses, "{:.3f}")})
     return labelled(_table(rows), "variant")
 
 

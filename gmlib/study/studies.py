@@ -228,5 +228,5 @@ STUDIES: Mapping[str, list[RunConfig]] = {
 }
 """The committed runs, by study; some belong to several."""
 
-INCOMPLETE = frozenset({"budget", "depth"})
+INCOMPLETE = frozenset({"budget"})
 """Studies of which the ledger does not hold all runs yet."""

@@ -1117,3 +1117,15 @@ def test_tables_name_their_labels(
 )
 def test_two_digits(value: float, text: str) -> None:
     assert metrics.two_digits(value) == text
+
+
+def test_training_losses_are_those_of_the_last_epoch(make_record: MakeRecord) -> None:
+    records = {
+        "one": [
+            make_record(seed=0, errors=[0.9, 0.5, 0.1]),
+            make_record(seed=1, errors=[0.9, 0.2]),
+        ],
+        "lost": [make_record(losses=[1.0, math.nan, math.nan])],
+    }
+    table = metrics.training_losses(records)
+    assert table["last training loss"].to_dict() == {"one": "0.450 (0.300 to 0.600)", "lost": "–"}
