@@ -9,7 +9,7 @@ BOOK_SOURCES := $(shell find _config.yml _toc.yml book gmlib notebooks results -
 	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help book test notebooks reproduce bench lint lock clean
+.PHONY: help book archive test notebooks reproduce bench lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,6 +17,14 @@ help: ## list the commands
 book: ## execute the notebooks, write _build/html/index.html; any warning fails
 	@rm -f $(BOOK)
 	@$(MAKE) --no-print-directory $(BOOK)
+
+archive: ## the book as one file to read offline: _build/kumar-book.zip, with its checksum
+	@$(MAKE) --no-print-directory $(BOOK)
+	rm -rf _build/kumar-book _build/kumar-book.zip
+	cp -r _build/html _build/kumar-book
+	cd _build && $(PYTHON) -m zipfile -c kumar-book.zip kumar-book/
+	rm -r _build/kumar-book
+	cd _build && sha256sum kumar-book.zip > kumar-book.zip.sha256
 
 test: lint ## everything that can be checked: code, notebooks, the built book in a browser
 	$(BIN)/pytest --ignore=tests/test_book.py

@@ -86,27 +86,6 @@ def test_the_screen_on_another_data_set(tmp_path):
     assert "no figures for these settings" in shown[-1]
 
 
-@pytest.mark.parametrize(
-    ("parameters", "sentence"),
-    [
-        ({"datasets": []}, "datasets, arms and seeds each need at least one entry"),
-        ({"datasets": ["mnist", "cats"]}, "dataset must be one of"),
-        ({"components": 0}, "num_components must be an integer of at least 1, got 0"),
-    ],
-)
-def test_bad_parameters_of_the_screen_stop_it_before_it_trains(parameters, sentence, tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
-        papermill.execute_notebook(
-            ROOT / "notebooks/init_screen.ipynb",
-            tmp_path / "out.ipynb",
-            {**parameters, "ledger": str(tmp_path / "ledger")},
-            progress_bar=False,
-            kernel_name="python3",
-        )
-    assert failure.value.exec_count <= 3
-    assert not (tmp_path / "ledger").exists()
-
-
 def test_statements_without_records_are_not_measured(tmp_path):
     notebook = papermill.execute_notebook(
         ROOT / "notebooks/claims.ipynb",
@@ -126,9 +105,8 @@ def test_statements_without_records_are_not_measured(tmp_path):
     assert "**not measured**" in shown[-3]
 
 
-@pytest.mark.parametrize(
-    ("parameters", "sentence"),
-    [
+BAD = {
+    "dynamics": [
         ({"seeds": []}, "seeds must be a list of at least one entry"),
         ({"seeds": [1, 1]}, "seeds must not repeat an entry"),
         ({"epochs": -1}, "epochs must be an integer of at least 0, got -1"),
@@ -136,11 +114,31 @@ def test_statements_without_records_are_not_measured(tmp_path):
         ({"dataset": "cats"}, "dataset must be one of"),
         ({"arms": ["KUMAR", "nonsense"]}, "arm must be one of"),
     ],
+    "init_screen": [
+        ({"datasets": []}, "datasets, arms and seeds each need at least one entry"),
+        ({"datasets": ["mnist", "cats"]}, "dataset must be one of"),
+        ({"components": 0}, "num_components must be an integer of at least 1, got 0"),
+    ],
+    "ablation": [
+        ({"targets": []}, "target_std must be given a list of at least one value"),
+        ({"images": [64, 0]}, "calibration_size must be an integer of at least 1, got 0"),
+    ],
+    "harder_tasks": [
+        ({"depths": []}, "depths must be a list of at least one entry"),
+        ({"depths": [1, 0]}, "every depth must be an integer of at least 1, got 0"),
+        ({"wide": 0}, "every entry of widths must be an integer of at least 1, got 0"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "sentence"),
+    [(name, *case) for name, cases in BAD.items() for case in cases],
 )
-def test_bad_parameters_stop_at_the_first_cell(parameters, sentence, tmp_path):
+def test_bad_parameters_stop_a_notebook_before_it_trains(name, parameters, sentence, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
         papermill.execute_notebook(
-            ROOT / "notebooks/dynamics.ipynb",
+            ROOT / f"notebooks/{name}.ipynb",
             tmp_path / "out.ipynb",
             {**parameters, "ledger": str(tmp_path / "ledger")},
             progress_bar=False,
