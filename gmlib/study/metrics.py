@@ -666,7 +666,7 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
         records: By number of layers.
 
     Returns:
-        One row a depth and arm: the output std of the first and the last layer at the start;
+        One row a depth and arm: the output std of the last layer at the start;
         seeds that diverged; the test error (%) after the first epoch, the best and the final, as
         mean and range over the seeds that trained.
     """
@@ -677,16 +677,14 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
             starts = scales[scales.arm == arm].groupby("layer").std_after.mean()
             lost = runs.diverged[runs.arm == arm]
             row = {
-                "layers": depth,
-                "arm": arm,
-                "std, first layer": two_digits(starts.iloc[0]),
+                "layers": f"{depth}, {arm}",
                 "std, last layer": two_digits(starts.iloc[-1]),
                 "diverged": f"{int(lost.sum())} of {len(lost)}",
             }
             for column, name in (("first_epoch", "epoch 1"), ("best", "best"), ("final", "final")):
                 row[name] = _mean_range(pd.Series(trained(runs, arm, column)), "{:.2f}")
             rows.append(row)
-    return _table(rows).set_index(["layers", "arm"])
+    return labelled(_table(rows), "layers")
 
 
 def movement_table(records: Iterable[RunRecord]) -> pd.DataFrame:

@@ -1010,32 +1010,28 @@ def test_depth_table(curve: MakeRecord) -> None:
         ],
     }
     table = metrics.depth_table(records)
-    assert table.index.names == ["layers", "arm"]
+    assert table.columns.name == "layers"
     assert table.to_dict("index") == {
-        (2, "BL"): {
-            "std, first layer": "20",
+        "2, BL": {
             "std, last layer": "400",
             "diverged": "1 of 2",
             "epoch 1": "60.00",
             "best": "20.00",
             "final": "30.00",
         },
-        (2, "KUMAR"): {
-            "std, first layer": "0.5",
+        "2, KUMAR": {
             "std, last layer": "0.5",
             "diverged": "0 of 2",
             "epoch 1": "15.00 (10.00 to 20.00)",
             "best": "5.00 (4.00 to 6.00)",
             "final": "5.50 (5.00 to 6.00)",
         },
-        (1, "BL"): {
-            "std, first layer": "24",
+        "1, BL": {
             "std, last layer": "24",
             "diverged": "1 of 1",
             **dict.fromkeys(["epoch 1", "best", "final"], "–"),
         },
-        (1, "KUMAR"): {
-            "std, first layer": "0.5",
+        "1, KUMAR": {
             "std, last layer": "0.5",
             "diverged": "0 of 1",
             **dict.fromkeys(["epoch 1", "best", "final"], "7.00"),
