@@ -52,7 +52,7 @@ def test_it_trains_and_kumar_starts_sooner(shown):
 
 def test_it_shows_scales_and_errors(shown):
     text = "\n".join(shown)
-    assert text.count("std before") == 3
+    assert text.count("std before") == 4
     assert "True" in shown  # the copy equals the original
     for sentence in (
         "a positive, finite one above rounding error is needed",
