@@ -117,20 +117,33 @@ def test_links_lead_somewhere(page, pages):
     assert not [link for link in page["links"] if not leads_somewhere(link, pages)]
 
 
+@pytest.fixture
+def open_page(browser, pages):
+    """Open a page of the book, its formulas typeset, in a window of a width."""
+    contexts = []
+
+    def open_(name, width, script=""):
+        context = browser.new_context(offline=True, viewport={"width": width, "height": 900})
+        contexts.append(context)
+        context.add_init_script(script)
+        page = context.new_page()
+        page.goto((BOOK / name).as_uri(), wait_until="load")
+        page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise }")
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES or ["index.html"])
-def test_no_page_shuts_anybody_out(browser, pages, name, theme):
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900})
-    context.add_init_script(
-        f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')"
-    )
-    page = context.new_page()
-    page.goto((BOOK / name).as_uri(), wait_until="load")
-    page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise }")
+def test_no_page_shuts_anybody_out(open_page, name, theme):
+    script = f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')"
+    page = open_page(name, 1280, script)
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     page.evaluate(AXE)
     found = page.evaluate("async () => (await axe.run()).violations")
-    context.close()
     assert not [
         f"{violation['help']}: {violation['nodes'][0]['html']}"
         for violation in found
@@ -139,19 +152,11 @@ def test_no_page_shuts_anybody_out(browser, pages, name, theme):
 
 
 @pytest.mark.parametrize("name", PAGES or ["index.html"])
-def test_no_page_is_wider_than_a_phone(browser, pages, name):
-    context = browser.new_context(offline=True, viewport={"width": 390, "height": 800})
-    page = context.new_page()
-    page.goto((BOOK / name).as_uri(), wait_until="load")
-    page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise }")
-    width = page.evaluate("document.documentElement.scrollWidth")
-    context.close()
-    assert width <= 390
+def test_no_page_is_wider_than_a_phone(open_page, name):
+    assert open_page(name, 390).evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_the_book_is_small():
-    if not PAGES:
-        pytest.skip("no book")
+def test_the_book_is_small(pages):
     size = sum(path.stat().st_size for path in BOOK.rglob("*") if path.is_file())
     assert size < 60_000_000
 

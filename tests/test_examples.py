@@ -20,7 +20,7 @@ def test_the_example_runs(module, name):
     names = {**vars(module), "torch": torch, "nn": nn}
     (example,) = FINDER.find(getattr(module, name), name, module, names)
     assert example.examples
-    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+    result = doctest.DocTestRunner().run(example)
     assert result.failed == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -154,8 +154,8 @@ def fitted_slope(x: ArrayLike, errors: NDArray[np.float64]) -> float:
 def first_outputs(configs: Sequence[RunConfig]) -> dict[str, NDArray[np.float32]]:
     """Outputs of the first layer at initialization on 256 test images, (256, C), by arm."""
     outputs = {}
-    for config in configs:
-        x, parameters = _first_layer(config, data.load(config.dataset, config.standardize))
+    for config, dataset in _with_data(configs):
+        x, parameters = _first_layer(config, dataset)
         outputs[config.arm] = gm_layer(x, *parameters).numpy()
     return outputs
 
@@ -197,10 +197,7 @@ def calibration_invariance(seeds: Sequence[int], **settings: Any) -> pd.DataFram
 def first_step_table(configs: Sequence[RunConfig]) -> pd.DataFrame:
     """Relative size of the first SGD step, by parameter and arm: the median over seeds."""
     rows = []
-    names = {(config.dataset, config.standardize) for config in configs}
-    datasets = {name: data.load(*name) for name in names}
-    for config in configs:
-        dataset = datasets[config.dataset, config.standardize]
+    for config, dataset in _with_data(configs):
         for name, size in first_step(config, dataset).items():
             layer, _, parameter = name.partition(".")
             label = f"{parameter}, layer {int(layer) + 1}"
@@ -210,6 +207,14 @@ def first_step_table(configs: Sequence[RunConfig]) -> pd.DataFrame:
     )
     percent = medians.map(lambda size: f"{100 * size:.2g} %")
     return percent.rename_axis(index=None, columns="parameter")
+
+
+def _with_data(configs: Sequence[RunConfig]) -> Iterator[tuple[RunConfig, data.Dataset]]:
+    """Each configuration with its data set, which is loaded once."""
+    names = {(config.dataset, config.standardize) for config in configs}
+    datasets = {name: data.load(*name) for name in names}
+    for config in configs:
+        yield config, datasets[config.dataset, config.standardize]
 
 
 def _first_layer(

@@ -6,9 +6,8 @@ showing and saving it to the caller; what was drawn can be read back from the ax
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib as mpl
@@ -783,7 +782,7 @@ def movement(table: pd.DataFrame) -> Figure:
         for index, (kind, styles) in enumerate(kinds.items()):
             own = panels[index * len(layers) :][: len(layers)]
             for axes, layer in zip(own, layers, strict=True):
-                for arm, (parameter, (style, _)) in itertools.product(arms, styles.items()):
+                for arm, (parameter, (style, _)) in product(arms, styles.items()):
                     chosen = rows[
                         (rows.layer == layer) & (rows.arm == arm) & (rows.parameter == parameter)
                     ]
