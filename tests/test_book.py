@@ -161,6 +161,11 @@ def test_the_book_is_small(pages):
     assert size < 60_000_000
 
 
+def test_the_first_page_is_light(pages):
+    files = {Path(unquote(urlsplit(url).path)) for url in pages["index.html"]["requested"]}
+    assert sum(path.stat().st_size for path in files if "mathjax" not in path.parts) < 1_000_000
+
+
 def test_the_book_has_formulas_and_figures(pages):
     # Otherwise the tests above would pass on a book that lost them.
     html = "".join((BOOK / name).read_text(encoding="utf-8") for name in pages)

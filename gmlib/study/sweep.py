@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -20,6 +23,7 @@ from typing import Any, TypeVar
 
 import joblib
 import torch
+from filelock import FileLock, Timeout
 from joblib.parallel import BACKENDS, get_active_backend
 
 import gmlib
@@ -57,8 +61,9 @@ def sweep(
 
     The processes are joblib's, so that ``joblib.parallel_config`` says where they run: on this
     machine by default, and with ``"dask"`` on the workers of the cluster that a
-    ``dask.distributed.Client`` is connected to. Whatever the place, the ledger is here, and nobody
-    but this process writes to it.
+    ``dask.distributed.Client`` is connected to. Whatever the place, the ledger is here, and this
+    process writes to it. Of several sweeps on one ledger on one machine, one trains and the others
+    wait: they would take each other's processors, and train the same runs.
 
     Args:
         configs: The runs.
@@ -85,14 +90,16 @@ def sweep(
         raise ValueError(f"jobs must be an integer of at least 1, or None, got {jobs!r}")
     device = _usable(device)
     unique = {config.run_id: config for config in configs}
+    records: dict[str, RunRecord] = {}
     try:
-        found = {run_id: ledger.get(config) for run_id, config in unique.items()}
-        records = {run_id: record for run_id, record in found.items() if record is not None}
-        missing = [config for run_id, config in unique.items() if run_id not in records]
-        with closing(_trained(missing, jobs, device)) as trained:
-            for record in trained:
-                ledger.put(record)
-                records[record.config.run_id] = record
+        missing = _look_up(unique.values(), ledger, records)
+        if missing:
+            with _alone(ledger.folder):
+                missing = _look_up(missing, ledger, records)  # while this waited, others trained
+                with closing(_trained(missing, jobs, device)) as trained:
+                    for record in trained:
+                        ledger.put(record)
+                        records[record.config.run_id] = record
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_standing(unique.values(), ledger)) from None
     except (BrokenExecutor, CancelledError) as error:
@@ -116,6 +123,39 @@ def sweep_by(
     configs = [config for own in groups.values() for config in own]
     records = {record.config.run_id: record for record in sweep(configs, ledger, jobs, device)}
     return {name: [records[config.run_id] for config in own] for name, own in groups.items()}
+
+
+def _look_up(
+    configs: Iterable[RunConfig], ledger: Ledger, records: dict[str, RunRecord]
+) -> list[RunConfig]:
+    """Add to `records` what the ledger has, and return the configurations that it lacks."""
+    missing = []
+    for config in configs:
+        record = ledger.get(config)
+        if record is None:
+            missing.append(config)
+        else:
+            records[config.run_id] = record
+    return missing
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other sweep of this user trains into `folder` on this machine."""
+    owner = f"{getpass.getuser()}:{folder.resolve()}"
+    name = f"gmlib-{hashlib.sha256(owner.encode()).hexdigest()[:16]}.lock"
+    path = Path(tempfile.gettempdir()) / name
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another sweep trains into {folder}; waiting for it to end", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: who waits for this file takes a new one
+        lock.release()
 
 
 def _standing(configs: Collection[RunConfig], ledger: Ledger) -> str:

@@ -412,6 +412,31 @@ def test_processes_end_with_the_one_that_started_them(
     assert_same_runs(resumed, sweep(configs, Ledger(tmp_path / "at once"), jobs=1))
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_two_sweeps_on_one_ledger_one_waits(
+    killed: bool,
+    tiny: Configure,
+    ledger: Ledger,
+    hold: Path,
+    start_reproduce: Reproduce,
+    trained: list[RunConfig],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configs = [tiny("own_runs:held", seed) for seed in range(4)]
+    other = start_reproduce(configs, "--jobs", "2")
+    wait_until(lambda: len(list(hold.iterdir())) == 2, other)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(sweep, [*configs, tiny("FC")], ledger, jobs=1)
+        wait_until(lambda: "another sweep trains into" in capsys.readouterr().err, other)
+        assert trained == []
+        if killed:
+            other.kill()
+        shutil.rmtree(hold)
+        assert len(waiting.result()) == 5
+    left = configs[2:] if killed else []
+    assert trained == [*left, tiny("FC")]
+
+
 def test_a_killed_process_is_reported_and_the_rest_follows(
     tiny: Configure, ledger: Ledger, hold: Path
 ) -> None:
