@@ -316,8 +316,8 @@ def output_std(gamma: float, in_features: int, num_components: int, squared_norm
     :math:`x` of squared norm `q`, every output has mean zero and variance
 
     .. math::
-        \frac{q\gamma^4}{K}\Big[c\,\big(1 + (d+2)\gamma^2\big) + \gamma^2\Big],
-        \qquad c = \frac13 + \frac{\sqrt3}{2\pi}.
+        \frac{q\gamma^4}{K}\Big[\kappa\,\big(1 + (d+2)\gamma^2\big) + \gamma^2\Big],
+        \qquad \kappa = \frac13 + \frac{\sqrt3}{2\pi}.
 
     Args:
         gamma: Scale of the parameters, positive.
@@ -334,7 +334,7 @@ def output_std(gamma: float, in_features: int, num_components: int, squared_norm
         :math:`\gamma^2(\|\mu_k F + \gamma^2 x G\|^2 + F^2)` from each component. Here
         :math:`z = m/t` is standard normal and :math:`F = \gamma\sqrt q\,f(z)`, with
         :math:`f(z) = z\Phi(z) + \varphi(z)` the mean of a rectified :math:`\mathcal N(z, 1)`. So
-        :math:`\mathbb E f^2 = c` is an arc-cosine kernel at 60 degrees (Cho and Saul, 2009),
+        :math:`\mathbb E f^2 = \kappa` is an arc-cosine kernel at 60 degrees (Cho and Saul, 2009),
         :math:`\mathbb E\,\Phi^2 = 1/3`, and by Stein's lemma :math:`\mathbb E[z f\Phi] =
         1/3 + \sqrt3/(4\pi)` and :math:`\mathbb E[z^2f^2] = 1 + \sqrt3/\pi`.
 

@@ -11,14 +11,14 @@ __all__ = ["NeuronLayer", "draw_neurons"]
 
 
 class NeuronLayer(nn.Module):
-    r"""A two-layer block of `m` neurons in mean-field scaling.
+    r"""A two-layer block of `n` neurons in mean-field scaling.
 
     .. math::
-        h(x) = \frac1m \sum_{j=1}^m \omega_j\,\mathrm{relu}(\langle\beta_j, x\rangle)
+        h(x) = \frac1n \sum_{j=1}^n \omega_j\,\mathrm{relu}(\langle\beta_j, x\rangle)
 
     Args:
-        beta: Directions, shape ``(m, d)``.
-        omega: Readouts, shape ``(m, C)``.
+        beta: Directions, shape ``(n, d)``.
+        omega: Readouts, shape ``(n, C)``.
 
     Shape:
         - Input: ``(..., d)``.
