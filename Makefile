@@ -9,7 +9,7 @@ BOOK_SOURCES := $(shell find _config.yml _toc.yml book gmlib notebooks results -
 	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help book archive test notebooks reproduce bench lint lock clean
+.PHONY: help book archive pdf test notebooks reproduce bench lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,6 +25,10 @@ archive: ## the book as one file to read offline: _build/kumar-book.zip, with it
 	cd _build && $(PYTHON) -m zipfile -c kumar-book.zip kumar-book/
 	rm -r _build/kumar-book
 	cd _build && sha256sum kumar-book.zip > kumar-book.zip.sha256
+
+pdf: ## the book for paper: _build/kumar-book.pdf, printed by Chromium
+	@$(MAKE) --no-print-directory $(BOOK)
+	$(BIN)/python book/print.py _build/html _build/kumar-book.pdf
 
 test: lint ## everything that can be checked: code, notebooks, the built book in a browser
 	$(BIN)/pytest --ignore=tests/test_book.py

@@ -4,16 +4,20 @@ The book is looked for in ``_build/html``, or where the variable ``GMLIB_BOOK`` 
 book or a browser these tests are skipped, or fail where ``CI`` is ``true``.
 """
 
+import importlib.util
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import axe_playwright_python
 import pytest
+from bs4 import BeautifulSoup
 
-BOOK = Path(os.environ.get("GMLIB_BOOK") or Path(__file__).parents[1] / "_build" / "html").resolve()
+ROOT = Path(__file__).parents[1]
+BOOK = Path(os.environ.get("GMLIB_BOOK") or ROOT / "_build" / "html").resolve()
 # Pages that Sphinx makes and nobody writes.
-GENERATED = {"genindex.html", "search.html"}
+GENERATED = {"genindex.html", "py-modindex.html", "search.html"}
 PAGES = sorted(
     str(path.relative_to(BOOK))
     for path in BOOK.rglob("*.html")
@@ -154,6 +158,36 @@ def test_no_page_shuts_anybody_out(open_page, name, theme):
 @pytest.mark.parametrize("name", PAGES or ["index.html"])
 def test_no_page_is_wider_than_a_phone(open_page, name):
     assert open_page(name, 390).evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.fixture(scope="module")
+def printer(pages):
+    """The module book/print.py."""
+    spec = importlib.util.spec_from_file_location("book_print", ROOT / "book/print.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_printed_book_is_whole(printer, browser, tmp_path):
+    assert {f"{name}.html" for name in printer.names()} == set(PAGES)
+    combined = BeautifulSoup(printer.document(BOOK), "html.parser")
+    ids = [element["id"] for element in combined.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    links = {link["href"] for link in combined.find_all("a", href=True)}
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert not [link for link in links if not link.startswith(("#", "https:"))]
+    printer.write_pdf(browser, str(combined), tmp_path / "book.pdf")
+    content = (tmp_path / "book.pdf").read_bytes()
+    assert len(re.findall(rb"/Type /Page\b", content)) > 3 * len(PAGES)
+    assert b"/Outlines" in content
+
+
+def test_what_paper_would_cut_off_is_an_error(printer, browser, tmp_path):
+    wide = '<section class="chapter" id="wide"><table style="width: 700px"></table></section>'
+    combined = printer.document(BOOK).replace("</main>", f"{wide}</main>")
+    with pytest.raises(SystemExit, match="wider than the paper:\nwide: <table"):
+        printer.write_pdf(browser, combined, tmp_path / "book.pdf")
 
 
 def test_the_book_is_small(pages):
