@@ -155,9 +155,17 @@ def test_no_page_shuts_anybody_out(open_page, name, theme):
     ]
 
 
+@pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("name", PAGES or ["index.html"])
-def test_no_page_is_wider_than_a_phone(open_page, name):
-    assert open_page(name, 390).evaluate("document.documentElement.scrollWidth") <= 390
+def test_no_page_is_wider_than_its_window(open_page, name, width):
+    page = open_page(name, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # A formula in a line of text, or in the margin, has nothing to scroll by.
+    assert not page.evaluate(
+        """() => [...document.querySelectorAll("article mjx-container:not([display])")]
+          .filter(e => !e.closest("div.cell_output, table") && e.getBoundingClientRect().width)
+          .filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML)"""
+    )
 
 
 @pytest.fixture(scope="module")
