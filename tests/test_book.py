@@ -121,6 +121,22 @@ def test_links_lead_somewhere(page, pages):
     assert not [link for link in page["links"] if not leads_somewhere(link, pages)]
 
 
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [("Mills ratio", "The layer: from neuron pairs"), ("lsuv", "What does the work?")],
+)
+def test_the_search_finds(open_page, words, title):
+    page = open_page("index.html", 1280)
+    complaints = []
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.keyboard.press("Control+k")
+    page.keyboard.type(words)
+    page.keyboard.press("Enter")
+    page.locator("#search-results li a", has_text=title).wait_for()
+    assert not complaints
+
+
 @pytest.fixture
 def open_page(browser, pages):
     """Open a page of the book, its formulas typeset, in a window of a width."""

@@ -5,3 +5,6 @@ addEventListener("DOMContentLoaded", () => {
     list.removeAttribute("role");
   }
 });
+
+// A browser keeps pages on disk from reading one another, so a search there goes without excerpts.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
