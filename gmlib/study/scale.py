@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from torch.nn.utils import skip_init
 
-from gmlib.init import baseline_, output_std, scale_report
+from gmlib.init import baseline_, fan_in_, output_std, scale_report
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
 from gmlib.study.metrics import two_digits
@@ -72,10 +73,8 @@ def first_layer_scales(
                 for gamma in gammas:
                     scale = _scale(gamma, side**2)
                     draws = max(10, 400 // num_components)
-                    stds = [
-                        _draw(scale, side**2, [_NUM_OUTPUTS], num_components, seed + draw, inputs)
-                        for draw in range(draws)
-                    ]
+                    seeds = range(seed, seed + draws)
+                    stds = _measured(scale, [side**2, _NUM_OUTPUTS], num_components, seeds, inputs)
                     rows.append(
                         {
                             "dataset": name,
@@ -85,7 +84,7 @@ def first_layer_scales(
                             "init": _label(gamma),
                             "draws": draws,
                             "predicted": output_std(scale, side**2, num_components, float(side**2)),
-                            **_summary([std for (std,) in stds]),
+                            **_summary(stds[:, 0]),
                         }
                     )
     return pd.DataFrame(rows)
@@ -114,12 +113,8 @@ def stack_scales(
     features = inputs.shape[1]
     rows = []
     for gamma in gammas:
-        stds = np.array(
-            [
-                _draw(gamma, features, widths, num_components, seed + draw, inputs)
-                for draw in range(draws)
-            ]
-        )
+        seeds = range(seed, seed + draws)
+        stds = _measured(gamma, [features, *widths], num_components, seeds, inputs)
         squared_norm = float(features)
         for layer, (d, width) in enumerate(zip((features, *widths), widths, strict=False)):
             scale = _scale(gamma, d)
@@ -164,22 +159,29 @@ def _resized(images: Tensor, side: int) -> Tensor:
     return data.standardize_images(blocks.squeeze(1))
 
 
-def _draw(
+def _measured(
     gamma: float | None,
-    in_features: int,
     widths: Sequence[int],
     num_components: int,
-    seed: int,
+    seeds: Iterable[int],
     inputs: Tensor,
-) -> list[float]:
-    """Output std by layer of one random stack."""
-    generator = torch.Generator().manual_seed(seed)
-    network = nn.Sequential()
-    for d, width in zip((in_features, *widths), widths, strict=False):
-        layer = skip_init(GaussianMixtureLayer, d, width, num_components)
-        baseline_(layer, _scale(gamma, d), generator=generator)
-        network.append(layer)
-    return [layer.std_after for layer in scale_report(network, inputs)]
+) -> NDArray[np.float64]:
+    """Output std by draw and layer of random stacks, one for each of `seeds`."""
+    network = nn.Sequential(
+        *(
+            skip_init(GaussianMixtureLayer, d, width, num_components)
+            for d, width in pairwise(widths)
+        )
+    )
+    stds = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        if gamma is None:
+            fan_in_(network, generator=generator)
+        else:
+            baseline_(network, gamma, generator=generator)
+        stds.append([layer.std_after for layer in scale_report(network, inputs)])
+    return np.array(stds)
 
 
 def _scale(gamma: float | None, in_features: int) -> float:

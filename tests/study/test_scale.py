@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gmlib import GaussianMixtureLayer
@@ -125,7 +126,7 @@ def test_the_fan_in_scale() -> None:
 
 
 def test_a_row_a_setting_with_the_predicted_std(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "_draw", lambda *_: [1.0])
+    monkeypatch.setattr(scale, "_measured", lambda *_: np.ones((1, 1)))
     gammas = [None, 0.25, 2]
     table = scale.first_layer_scales([SIX, FOUR], [2], [3, 500], gammas)
     table = pd.concat([table, scale.first_layer_scales([SIX], [6, 3], [1], [0.5])])
@@ -146,13 +147,13 @@ def test_a_row_a_setting_with_the_predicted_std(monkeypatch: pytest.MonkeyPatch)
 def test_more_draws_of_few_components(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[int, list[int]] = {}
 
-    def spy(gamma: Any, d: int, widths: Any, K: int, seed: int, inputs: Tensor) -> list[float]:
-        drawn.setdefault(K, []).append(seed)
-        assert list(widths) == [10]
-        assert inputs.shape == (256, d) == (256, 9)  # of 300
-        return [1.0]
+    def spy(gamma: Any, widths: Any, K: int, seeds: Any, inputs: Tensor) -> NDArray[np.float64]:
+        drawn[K] = list(seeds)
+        assert list(widths) == [9, 10]
+        assert inputs.shape == (256, 9)  # of 300
+        return np.ones((len(seeds), 1))
 
-    monkeypatch.setattr(scale, "_draw", spy)
+    monkeypatch.setattr(scale, "_measured", spy)
     counts = {1: 400, 3: 133, 30: 13, 40: 10, 41: 10, 1000: 10}
     table = scale.first_layer_scales([SIX], [3], list(counts), [0.5], seed=7)
     assert dict(zip(table.K, table.draws, strict=True)) == counts
@@ -189,7 +190,7 @@ def test_prediction_and_measurement_meet(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_prediction_passes_its_mean_square_on(
     gamma: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scale, "_draw", lambda *_: [1.0, 1.0, 1.0])
+    monkeypatch.setattr(scale, "_measured", lambda *_: np.ones((2, 3)))
     table = scale.stack_scales(SIX, [8, 5, 3], 4, [gamma], draws=2)
     c = 1 / 3 + math.sqrt(3) / (2 * math.pi)
     q, expected = 36.0, []
