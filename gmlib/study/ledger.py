@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from gmlib.init import LayerScale
 from gmlib.study.config import RunConfig
 from gmlib.study.training import CURVES, RunRecord
 
-__all__ = ["SCHEMA", "Ledger", "LedgerError", "project_root"]
+__all__ = ["SCHEMA", "Fault", "Ledger", "LedgerError", "project_root"]
 
 SCHEMA = 1
 """Version of the file format."""
@@ -42,8 +42,37 @@ _KEYS = (
 )
 
 
+_SET_ASIDE = "set-aside"  # folder in the ledger
+
+_AGAIN = "move it away and run the sweep again, or restore it from version control"
+
+
 class LedgerError(RuntimeError):
     """A file of the ledger is not what it should be; the message names it and the cure."""
+
+
+class _NewerSchema(ValueError):
+    """A file that may well be sound, and is not for this version to judge."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file of the ledger.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong, as a clause.
+        cure: What to do, as a clause.
+        bad: Whether `Ledger.repair` sets the file aside. It leaves what a newer version wrote.
+    """
+
+    path: Path
+    reason: str
+    cure: str = _AGAIN
+    bad: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}; {self.cure}"
 
 
 class Ledger:
@@ -84,11 +113,69 @@ class Ledger:
         """All records, in the order of their names."""
         return (self._read(path) for path in sorted(self.folder.glob("*.json")))
 
+    def check(self) -> list[Fault]:
+        """What is wrong in the folder: every file is read, nothing is changed."""
+        faults = []
+        for path in sorted(self.folder.iterdir()) if self.folder.exists() else ():
+            if path.suffix == ".json":
+                try:
+                    self._parse(path)
+                except _UNREADABLE as error:
+                    faults.append(_fault(path, error))
+            elif path.suffix == ".npz":
+                if not path.with_suffix(".json").exists():
+                    faults.append(Fault(path, "belongs to no record", "the sweep writes it again"))
+            elif path.name.startswith(".") and path.suffix == ".tmp":
+                if _is_old(path):
+                    faults.append(
+                        Fault(path, "was left by a process that ended", "it holds nothing")
+                    )
+            elif path.name != _SET_ASIDE:
+                faults.append(Fault(path, "is no record", "it does not belong into a ledger"))
+        return faults
+
+    def repair(self) -> list[tuple[Fault, Path]]:
+        """Move bad files, with what belongs to them, into the folder ``set-aside``; delete nothing.
+
+        Returns:
+            Each fault whose file was moved, and where the file is now.
+        """
+        moved = []
+        aside = self.folder / _SET_ASIDE
+        for fault in self.check():
+            if not fault.bad:
+                continue
+            aside.mkdir(exist_ok=True)
+            # One number for a record and its snapshots, so that they stay together.
+            files = [fault.path]
+            if fault.path.suffix == ".json" and fault.path.with_suffix(".npz").exists():
+                files.append(fault.path.with_suffix(".npz"))
+            number = 0
+            while any((aside / _numbered(file, number)).exists() for file in files):
+                number += 1
+            for file in files:
+                file.rename(aside / _numbered(file, number))
+            moved.append((fault, aside / _numbered(fault.path, number)))
+        return moved
+
     def put(self, record: RunRecord) -> Path:
-        """Write `record`, unless the ledger has it: the first record of a run stays."""
+        """Write `record`, unless the ledger has it: the first record of a run stays.
+
+        Raises:
+            LedgerError: If the file cannot be written. Nothing is left of it, then.
+        """
         path = self.path(record.config)
-        if path.exists():
-            return path
+        try:
+            if not path.exists():
+                self._put(record, path)
+        except OSError as error:
+            raise LedgerError(
+                f"{path} cannot be written ({error.strerror or error}); see that its folder can be "
+                "written and has room, and run the sweep again: what is recorded stays"
+            ) from error
+        return path
+
+    def _put(self, record: RunRecord, path: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._clear_drafts(path)
         snapshots = None
@@ -113,31 +200,29 @@ class Ledger:
                 name: _to_json(distances) for name, distances in record.movement.items()
             }
         _write_whole(path, _dump(content).encode())
-        return path
 
     def _clear_drafts(self, path: Path) -> None:
         """Remove what somebody left behind who was killed while writing this record."""
         for draft in self.folder.glob(f".{path.stem}-*.tmp"):
             with suppress(FileNotFoundError):  # somebody else has just finished it
-                if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:
+                if _is_old(draft):
                     draft.unlink()
 
     def _read(self, path: Path) -> RunRecord:
         try:
             return self._parse(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LedgerError(
-                f"{path} is not a valid record ({error}); move it away and run the sweep again, "
-                "or restore it from version control"
-            ) from error
+        except _UNREADABLE as error:
+            raise LedgerError(str(_fault(path, error))) from error
 
     def _parse(self, path: Path) -> RunRecord:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
-        if content.get("schema") != SCHEMA:
-            raise ValueError(
-                f"its schema is {content.get('schema')!r}, this version reads {SCHEMA}"
+        schema = content.get("schema")
+        if schema != SCHEMA:
+            newer = isinstance(schema, int) and schema > SCHEMA
+            raise (_NewerSchema if newer else ValueError)(
+                f"its schema is {schema!r}, this version reads {SCHEMA}"
             )
         if set(content) - {"movement"} != {*_KEYS, "digest"}:
             raise ValueError(f"its keys are {sorted(content)}")
@@ -160,6 +245,24 @@ class Ledger:
             snapshots=_read_snapshots(path, content["snapshots"]),
             movement=movement,
         )
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def _fault(path: Path, error: Exception) -> Fault:
+    reason = f"is not a valid record ({error})"
+    if isinstance(error, _NewerSchema):
+        return Fault(path, reason, "update gmlib to read it", bad=False)
+    return Fault(path, reason)
+
+
+def _is_old(draft: Path) -> bool:
+    return time.time() - draft.stat().st_mtime > _DRAFT_SECONDS
+
+
+def _numbered(path: Path, number: int) -> str:
+    return path.name if number == 0 else f"{path.stem}-{number}{path.suffix}"
 
 
 def _read_snapshots(path: Path, entry: Mapping[str, str] | None) -> dict[str, NDArray[np.float32]]:

@@ -84,7 +84,12 @@ class Progress:
     test_error: float
 
 
-def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = None) -> RunRecord:
+def train(
+    config: RunConfig,
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    dataset: data.Dataset | None = None,
+) -> RunRecord:
     """Train one network as `config` says and measure it along the way.
 
     Runs on one thread of the CPU with denormals flushed to zero: on one machine the same
@@ -93,6 +98,7 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
     Args:
         config: What to run.
         on_progress: Called after every evaluation.
+        dataset: Data in the place of those that the configuration names.
 
     Returns:
         The record; it is up to the caller to keep it.
@@ -102,13 +108,15 @@ def train(config: RunConfig, on_progress: Callable[[Progress], None] | None = No
         ValueError: If the configuration does not fit the data set.
     """
     post = None if on_progress is None else lambda _, progress: on_progress(progress)
-    return train_together([config], on_progress=post)[0]
+    return train_together([config], on_progress=post, dataset=dataset)[0]
 
 
 def train_together(
     configs: Sequence[RunConfig],
     device: torch.device | str = "cpu",
     on_progress: Callable[[RunConfig, Progress], None] | None = None,
+    *,
+    dataset: data.Dataset | None = None,
 ) -> list[RunRecord]:
     """Train the seeds of one configuration as one program, on stacked parameters.
 
@@ -120,6 +128,7 @@ def train_together(
         configs: What to run: configurations that differ in nothing but the seed.
         device: Where to run it.
         on_progress: Called for every run after every evaluation.
+        dataset: Data in the place of those that the configurations name.
 
     Returns:
         The records, in the order of `configs`.
@@ -136,7 +145,8 @@ def train_together(
             f"{', '.join(config.run_id for config in configs) or 'none'}"
         )
     config = configs[0]
-    dataset = data.load(config.dataset, config.standardize)
+    if dataset is None:
+        dataset = data.load(config.dataset, config.standardize)
     if config.widths[-1] < dataset.num_classes:
         raise ValueError(
             f"the last of widths must be at least the {dataset.num_classes} classes of "

@@ -386,7 +386,8 @@ def test_no_flipped_bit_goes_unnoticed(
         ('"git_commit": null', '"git_commit": "abc"', "it was altered"),
         ('"wall_time": 12.5', '"wall_time": 2.5', "it was altered"),
         ('"digest": "', '"digest": "0', "it was altered"),
-        ('"schema": 1', '"schema": 2', "its schema is 2, this version reads 1"),
+        ('"schema": 1', '"schema": 0', "its schema is 0, this version reads 1"),
+        ('"schema": 1', '"schema": "2"', "its schema is '2', this version reads 1"),
         ('"schema": 1', '"schema": "1"', "its schema is '1'"),
         ('"schema": 1,', "", "its schema is None"),
         ('"wall_time": 12.5,', "", "its keys are"),
@@ -626,7 +627,7 @@ def test_the_first_record_of_a_run_stays(
 
 
 @pytest.mark.parametrize("fails_at", [".npz", ".json"])
-@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
 def test_a_failed_write_leaves_nothing_behind(
     fails_at: str,
     error: BaseException,
@@ -647,8 +648,12 @@ def test_a_failed_write_leaves_nothing_behind(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
-        with pytest.raises(type(error)):
+        with pytest.raises((LedgerError, KeyboardInterrupt)) as raised:
             ledger.put(record)
+    if isinstance(error, OSError):
+        assert str(raised.value).startswith(
+            f"{ledger.path(record.config)} cannot be written (No space left); see that"
+        )
     assert record.config not in ledger
     assert ledger.get(record.config) is None
     (only,) = ledger
@@ -719,3 +724,90 @@ def test_what_a_killed_process_leaves_is_no_record(
     assert_same_record(found, record)
     assert not old.exists()
     assert new.exists()  # it may be somebody else's, who is about to finish it
+
+
+# --- Check and repair ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(ledger: Ledger, make_record: MakeRecord, snapshots: dict[str, np.ndarray]) -> Ledger:
+    """Two sound records, and one file of every kind that should not be there."""
+    for seed in (0, 1):
+        ledger.put(make_record(seed=seed, snapshots=snapshots))
+    torn, edited, shot, newer = (
+        ledger.put(make_record(seed=seed, snapshots=snapshots)) for seed in (2, 3, 4, 5)
+    )
+    torn.write_bytes(torn.read_bytes()[:-50])
+    edited.write_text(edited.read_text().replace("0.25", "0.24", 1))
+    shot.with_suffix(".npz").write_bytes(b"PK")
+    newer.write_text(newer.read_text().replace('"schema": 1', '"schema": 2'))
+    (ledger.folder / "orphan.npz").write_bytes(b"PK")
+    (ledger.folder / "notes.txt").write_text("mine")
+    old, new = ledger.folder / ".a-1.tmp", ledger.folder / ".b-1.tmp"
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    return ledger
+
+
+REASONS = {
+    2: "is not a valid record (Unterminated",
+    3: "is not a valid record (it was altered",
+    4: "is not a valid record (its snapshots",
+    5: "is not a valid record (its schema is 2",
+}
+
+
+def test_a_check_names_every_bad_file_and_changes_none(
+    damaged: Ledger, make_record: MakeRecord
+) -> None:
+    before = listing(damaged.folder)
+    faults = {fault.path.name: fault for fault in damaged.check()}
+    assert listing(damaged.folder) == before
+    expected = {damaged.path(make_record(seed=seed).config).name for seed in REASONS}
+    assert set(faults) == expected | {"orphan.npz", "notes.txt", ".a-1.tmp"}
+    for seed, reason in REASONS.items():
+        fault = faults[damaged.path(make_record(seed=seed).config).name]
+        assert str(fault).startswith(f"{fault.path} {reason[:40]}")
+        assert fault.bad == (seed != 5)
+    with pytest.raises(LedgerError, match="this version reads 1.*update gmlib to read it$"):
+        damaged.get(make_record(seed=5).config)
+
+
+def test_a_sound_ledger_has_no_faults(ledger: Ledger, make_record: MakeRecord) -> None:
+    assert ledger.check() == []
+    assert not ledger.folder.exists()
+    ledger.put(make_record())
+    assert ledger.check() == []
+    assert ledger.repair() == []
+
+
+def test_a_repair_moves_bad_files_and_loses_nothing(
+    damaged: Ledger, make_record: MakeRecord
+) -> None:
+    before = listing(damaged.folder)
+    moved = {fault.path.name: target for fault, target in damaged.repair()}
+    aside = damaged.folder / "set-aside"
+    records = [damaged.path(make_record(seed=seed).config) for seed in (2, 3, 4)]
+    assert set(moved) == {path.name for path in records} | {"orphan.npz", "notes.txt", ".a-1.tmp"}
+    assert all(target == aside / name for name, target in moved.items())
+    expected = set(moved) | {path.with_suffix(".npz").name for path in records}
+    there, here = listing(aside), {p.name: p.read_bytes() for p in damaged.folder.glob("*.*")}
+    assert set(there) == expected
+    assert here | there == before
+    assert [fault.bad for fault in damaged.check()] == [False]  # what a newer version wrote stays
+
+
+def test_a_repair_overwrites_nothing_that_was_set_aside(
+    ledger: Ledger, make_record: MakeRecord, snapshots: dict[str, np.ndarray]
+) -> None:
+    record = make_record(snapshots=snapshots)
+    path = ledger.path(record.config)
+    for attempt in (b"first", b"second", b"third"):
+        ledger.put(record)
+        path.write_bytes(attempt)
+        ledger.repair()
+    found = listing(ledger.folder / "set-aside")
+    names = [path.stem, f"{path.stem}-1", f"{path.stem}-2"]
+    assert set(found) == {f"{name}{suffix}" for name in names for suffix in (".json", ".npz")}
+    assert [found[f"{name}.json"] for name in names] == [b"first", b"second", b"third"]
