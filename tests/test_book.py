@@ -171,7 +171,7 @@ def test_no_page_shuts_anybody_out(open_page, name, theme):
     ]
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1100, 1280])
 @pytest.mark.parametrize("name", PAGES or ["index.html"])
 def test_no_page_is_wider_than_its_window(open_page, name, width):
     page = open_page(name, width)

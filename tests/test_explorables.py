@@ -127,6 +127,10 @@ def turn(page, label, value):
     )
 
 
+def values(page):
+    return " ".join(page.locator(".values").all_inner_texts())
+
+
 def test_the_cloud_shows_what_the_layer_computes(open_page):
     page = open_page(CLOUD)
     for label, value in {"σ₁": 0.7, "σ₂": 1.2, "u₁": -0.5, "u₂": 1.5, "v": 0.3}.items():
@@ -136,13 +140,64 @@ def test_the_cloud_shows_what_the_layer_computes(open_page):
     arguments = (x[None], mean[None], sigma[None], u[None, None], np.array([[0.3]]))
     expected = gm_layer(*(torch.tensor(value) for value in arguments)).item()
     F, G = relu_moments(*torch.tensor([mean @ x, np.linalg.norm(sigma * x)]))
-    shown = page.inner_text(".values")
+    shown = values(page)
     assert f"h = {expected:.3f}".replace("-", "\N{MINUS SIGN}") in shown
     assert f"F = {F.item():.3f}" in shown
     assert f"G = {100 * G.item():.0f} %" in shown
     turn(page, "σ₁", 0)
     turn(page, "σ₂", 0)
-    assert f"F = {max(mean @ x, 0):.3f}" in page.inner_text(".values")  # a ReLU again
+    assert f"F = {max(mean @ x, 0):.3f}" in values(page)  # a ReLU again
+
+
+def test_neurons_are_drawn_as_what_they_do(open_page):
+    page = open_page(CLOUD)
+    up = page.locator(".neuron.up").count()
+    assert 0 < up < 80
+    turn(page, "v", 2)
+    assert up < page.locator(".neuron.up").count()
+    for name in ("u₁", "u₂"):
+        turn(page, name, 0)
+    turn(page, "v", -1)
+    assert page.locator(".neuron.down").count() == 80
+    share = int(values(page).partition("G = ")[2].split()[0])
+    assert page.locator(".neuron.on").count() / 80 == pytest.approx(share / 100, abs=0.15)
+
+
+def test_nothing_fires_without_an_input(open_page):
+    page = open_page(CLOUD)
+    page.locator(".handle").nth(0).focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowLeft")
+    for _ in range(12):
+        page.keyboard.press("ArrowUp")
+    assert page.locator(".handle").nth(0).get_attribute("aria-valuetext") == "0.00, 0.00"
+    assert "F = 0.000" in values(page)
+    assert page.locator(".active").get_attribute("d") == ""
+    assert page.locator(".neuron.on").count() == 0
+
+
+def test_a_finger_moves_the_cloud_and_not_the_page(open_page):
+    page = open_page(
+        f"{CLOUD}<div style='height: 3000px'></div>",
+        has_touch=True,
+        is_mobile=True,
+        viewport={"width": 390, "height": 700},
+    )
+    handle = page.locator(".handle").nth(1)
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = page.context.new_cdp_session(page)
+    touch.send(
+        "Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]}
+    )
+    for step in range(1, 11):
+        points = [{"x": x - 4 * step, "y": y + 6 * step}]
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    moved = handle.bounding_box()
+    assert moved["x"] - box["x"] == pytest.approx(-40, abs=2)
+    assert moved["y"] - box["y"] == pytest.approx(60, abs=2)
+    assert page.evaluate("scrollY") == 0
 
 
 def test_the_cloud_moves_by_keys_and_by_pointer(open_page):
@@ -153,14 +208,14 @@ def test_the_cloud_moves_by_keys_and_by_pointer(open_page):
     for key in ("ArrowRight", "ArrowUp", "ArrowUp", "Shift+ArrowLeft"):
         page.keyboard.press(key)
     assert handle.get_attribute("aria-valuetext") == "0.80, 1.10"
-    before = page.inner_text(".values")
+    before = values(page)
     box = handle.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x - 40, y + 25, steps=4)
     page.mouse.up()
-    assert page.inner_text(".values") != before
+    assert values(page) != before
     for _ in range(40):
         page.keyboard.press("Shift+ArrowRight")  # it does not leave the picture
     assert float(handle.get_attribute("aria-valuenow")) < 4
@@ -168,13 +223,27 @@ def test_the_cloud_moves_by_keys_and_by_pointer(open_page):
 
 def test_the_scale_of_the_logits_is_shown_beside_its_prediction(open_page):
     page = open_page(LOGITS)
-    for button, gamma in (("BL: γ = ½", 0.5), ("fan-in: γ = √(2/d)", (2 / 784) ** 0.5)):
-        page.get_by_role("button", name=button).click()
-        shown = page.inner_text(".values")
-        assert f"predicted: {output_std(gamma, 784, 10, 784):.2g}" in shown
+    bl, fan_in = (page.get_by_role("button", name=name) for name in ("BL", "fan-in"))
+    for button, gamma in ((bl, 0.5), (fan_in, (2 / 784) ** 0.5)):
+        button.click()
+        assert f"predicted: {output_std(gamma, 784, 10, 784):.2g}" in values(page)
+    turn(page, "d", 0)  # fan-in follows d
+    assert f"predicted: {output_std((2 / 49) ** 0.5, 49, 10, 49):.2g}" in values(page)
+    assert [own.get_attribute("aria-pressed") for own in (bl, fan_in)] == ["false", "true"]
+    turn(page, "γ", 0)  # and a scale of the reader's own is neither
+    assert f"predicted: {output_std(1, 49, 10, 49):.2g}" in values(page)
+    assert [own.get_attribute("aria-pressed") for own in (bl, fan_in)] == ["false", "false"]
+
+
+def test_other_draws_have_another_scale_and_the_same_prediction(open_page):
+    page = open_page(LOGITS)
     turn(page, "d", 0)
-    page.get_by_role("button", name="fan-in").click()
-    assert f"predicted: {output_std((2 / 49) ** 0.5, 49, 10, 49):.2g}" in page.inner_text(".values")
+    shown = {values(page)}
+    for _ in range(5):
+        page.get_by_role("button", name="draw again").click()
+        shown.add(values(page))
+    assert len(shown) > 3
+    assert len({text[text.index("predicted: ") :].split()[1] for text in shown}) == 1
 
 
 @pytest.fixture

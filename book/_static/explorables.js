@@ -84,7 +84,7 @@
     static C = 10;
     static N = 64;
 
-    constructor(d, K) {
+    constructor(d, K, seed = 0) {
       const { C, N } = Start;
       Object.assign(this, { d, K });
       // Inputs like standardized images: mean 0 and standard deviation 1 over their pixels.
@@ -96,7 +96,7 @@
         return centred.map((value) => value / std);
       });
       this.components = Array.from({ length: K }, (_, k) => {
-        const drawn = normals(7919 * (k + 1), (C + 1) * d + C);
+        const drawn = normals(7919 * (k + 1) + 104729 * seed, (C + 1) * d + C);
         const mu = drawn.subarray(0, d);
         const U = Array.from({ length: C }, (_, c) => drawn.subarray((c + 1) * d, (c + 2) * d));
         const v = drawn.subarray((C + 1) * d);
@@ -159,19 +159,21 @@
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   }
 
-  const number = (value, digits = 2) => value.toFixed(digits).replace("-", "−");
+  const number = (value, digits = 2) =>
+    (Number(value.toFixed(digits)) + 0).toFixed(digits).replace("-", "−"); // + 0: no negative zero
 
   /** Two significant digits: 24, 0.031, 8,200. */
-  function short(value) {
-    const rounded = Number(value.toPrecision(2));
-    return rounded >= 0.001 ? rounded.toLocaleString("en", { maximumFractionDigits: 5 })
-      : rounded.toExponential(1).replace("-", "−");
-  }
+  const short = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
 
-  /** Show values side by side, none broken over lines. */
+  const limit = (value, low, high) => Math.min(Math.max(value, low), high);
+
+  /** Show values side by side, each in a place of its own. */
   function report(node, ...values) {
     node.replaceChildren(...values.flatMap((text) => [element("span", {}, text), " "]));
   }
+
+  const group = (title, ...rows) => element("div", { class: "group", role: "group",
+    "aria-label": title }, element("span", { class: "caption" }, title), ...rows);
 
   let count = 0;
 
@@ -225,26 +227,34 @@
 
   /** A point of a plane that moves by pointer and by arrow keys. */
   function handle(plane, name, color, point, onMove) {
-    const limit = (value, low, high) => Math.min(Math.max(value, low), high);
     const node = plane.add("circle",
       { r: 11, class: "handle", fill: color, tabindex: 0, role: "slider", "aria-valuemin": plane.x0,
         "aria-valuemax": plane.x1 });
     const move = (x, y) => {
       const edge = 0.04 * (plane.x1 - plane.x0);
-      point[0] = limit(x, plane.x0 + edge, plane.x1 - edge);
-      point[1] = limit(y, plane.y0 + edge, plane.y1 - edge);
+      const round = (value) => Math.round(100 * value) / 100 + 0; // steps add up to what they say
+      point[0] = round(limit(x, plane.x0 + edge, plane.x1 - edge));
+      point[1] = round(limit(y, plane.y0 + edge, plane.y1 - edge));
       onMove();
     };
+    const under = (event) => {
+      const box = plane.svg.getBoundingClientRect();
+      return [plane.x0 + ((event.clientX - box.left) / box.width) * (plane.x1 - plane.x0),
+        plane.y1 - ((event.clientY - box.top) / box.height) * (plane.y1 - plane.y0)];
+    };
+    let grip = [0, 0]; // where the handle was taken hold of
     node.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      const [x, y] = under(event);
+      grip = [point[0] - x, point[1] - y];
       node.setPointerCapture(event.pointerId);
       node.focus();
       event.preventDefault();
     });
     node.addEventListener("pointermove", (event) => {
       if (!node.hasPointerCapture(event.pointerId)) return;
-      const box = plane.svg.getBoundingClientRect();
-      move(plane.x0 + ((event.clientX - box.left) / box.width) * (plane.x1 - plane.x0),
-        plane.y1 - ((event.clientY - box.top) / box.height) * (plane.y1 - plane.y0));
+      const [x, y] = under(event);
+      move(x + grip[0], y + grip[1]);
     });
     node.addEventListener("keydown", (event) => {
       const step = event.shiftKey ? 0.5 : 0.1;
@@ -254,8 +264,8 @@
       event.preventDefault();
       move(point[0] + steps[0], point[1] + steps[1]);
     });
-    return () => {
-      set(node, { cx: plane.x(point[0]), cy: plane.y(point[1]),
+    return (opacity = 1) => {
+      set(node, { cx: plane.x(point[0]), cy: plane.y(point[1]), "fill-opacity": opacity,
         "aria-label": `${name}; arrow keys move it`, "aria-valuenow": point[0].toFixed(2),
         "aria-valuetext": `${number(point[0])}, ${number(point[1])}` });
     };
@@ -270,71 +280,103 @@
     const active = plane.add("path", { class: "active" });
     plane.line([-4, 0], [4, 0], { class: "axis" });
     plane.line([0, -4], [0, 4], { class: "axis" });
+    for (const tick of [-2, 2]) {
+      plane.text([tick, -0.35], number(tick, 0), { class: "tick" });
+      plane.text([-0.12, tick - 0.1], number(tick, 0), { class: "tick end" });
+    }
+    plane.text([3.9, -0.35], "β₁", { class: "tick end" });
+    plane.text([-0.12, 3.7], "β₂", { class: "tick end" });
     const edge = plane.add("line", { class: "edge" });
+    const turn = plane.add("line", { class: "turn" });
     const rings = [2, 1].map((n) => [n, plane.add("ellipse", { class: "cloud" })]);
     const draws = normals(3, 160);
-    const dots = Array.from({ length: 80 }, () => plane.add("circle", { r: 2.2 }));
+    const dots = Array.from({ length: 80 }, () => plane.add("circle", { r: 2.4 }));
     const arrow = plane.add("line", { class: "arrow" });
     const moveX = handle(plane, "input x", "#2f6db5", x, () => draw());
     const moveMu = handle(plane, "mean of the cloud", "#c8322b", mu, () => draw());
-    const names = [["μ", mu], ["x", x]].map(([name, point]) =>
-      [plane.text([0, 0], name, { class: "name" }), point]);
+    const names = [["μ", mu, -11], ["x", x, 24]].map(([name, point, below]) =>
+      [plane.text([0, 0], name, { class: "name" }), point, below]);
 
-    const curve = new Plane([-6.6, 6.6], [-1.3, 6.9], 360, 260,
+    const curve = new Plane([-6.6, 6.6], [-1.3, 6.9], 360, 290,
       "Mean activation F against the mean pre-activation m");
     curve.line([-6, 0], [6, 0], { class: "axis" });
     curve.line([0, 0], [0, 6.5], { class: "axis" });
     for (const tick of [-6, -3, 3, 6]) curve.text([tick, -0.6], number(tick, 0), { class: "tick" });
-    curve.text([4.6, -1.15], "m = ⟨μ, x⟩", { class: "tick" });
+    for (const tick of [2, 4, 6]) {
+      curve.text([-0.2, tick - 0.15], number(tick, 0), { class: "tick end" });
+    }
+    curve.text([0, -1.15], "mean pre-activation m = ⟨μ, x⟩", { class: "tick" });
     curve.text([0.25, 6.4], "F", { class: "tick start" });
+    curve.line([-6, 5.75], [-5, 5.75], { class: "smooth" });
+    curve.text([-4.8, 5.6], "the cloud", { class: "tick start" });
+    curve.line([-6, 5.05], [-5, 5.05], { class: "relu" });
+    curve.text([-4.8, 4.9], "one neuron", { class: "tick start" });
     curve.add("path", { class: "relu", d: curve.path([[-6, 0], [0, 0], [6, 6]]) });
     const smooth = curve.add("path", { class: "smooth" });
     const here = curve.add("circle", { r: 6, class: "here" });
+    const beyond = curve.text([0, 0], "", { class: "tick" });
 
     const bounds = { min: -2, max: 2, step: 0.1 };
     const spread = [0, 1].map((i) => slider(["σ₁", "σ₂"][i],
       { min: 0, max: 1.5, step: 0.05, value: [0.9, 0.5][i] }, () => draw()));
     const readout = ["u₁", "u₂", "v"].map((name, i) =>
       slider(name, { ...bounds, value: [1, 0.5, 0][i] }, () => draw()));
-    const values = element("p", { class: "values", "aria-live": "polite" });
+    const [moments, outputs] = [0, 1].map(() =>
+      element("p", { class: "values", "aria-live": "polite" }));
+
+    /** The line on which <a, beta> + b is zero, if there is one. */
+    function zeros(line, a, b) {
+      const norm = Math.hypot(...a);
+      if (!norm) return set(line, { visibility: "hidden" });
+      const foot = a.map((own) => (-b * own) / norm ** 2), along = [-a[1] / norm, a[0] / norm];
+      const ends = [-12, 12].map((s) => [foot[0] + s * along[0], foot[1] + s * along[1]]);
+      set(line, { visibility: "visible", x1: plane.x(ends[0][0]), y1: plane.y(ends[0][1]),
+        x2: plane.x(ends[1][0]), y2: plane.y(ends[1][1]) });
+      return ends;
+    }
 
     function draw() {
-      const sigma = spread.map((own) => own.value), u = readout.map((own) => own.value);
+      const sigma = spread.map((own) => own.value);
+      const [u1, u2, v] = readout.map((own) => own.value);
       const m = dot(mu, x), t = Math.hypot(sigma[0] * x[0], sigma[1] * x[1]);
       const [F, G] = reluMoments(m, t);
-      const [h] = gmLayer(x, [mu], [sigma], [[u.slice(0, 2)]], [[u[2]]]);
-      const norm = Math.hypot(...x) || 1, along = [-x[1] / norm, x[0] / norm];
-      const far = 12, ends = [-far, far].map((s) => [s * along[0], s * along[1]]);
-      const away = [far * x[0] / norm, far * x[1] / norm];
-      set(active, { d: plane.path([...ends, ...ends.map((p) => [p[0] + away[0], p[1] + away[1]])
-        .reverse()]) + "Z" });
-      set(edge, { x1: plane.x(ends[0][0]), y1: plane.y(ends[0][1]), x2: plane.x(ends[1][0]),
-        y2: plane.y(ends[1][1]) });
+      const [h] = gmLayer(x, [mu], [sigma], [[[u1, u2]]], [[v]]);
+      const ends = zeros(edge, x, 0), norm = Math.hypot(...x);
+      zeros(turn, [u1, u2], v);
+      set(active, { d: ends ? plane.path([...ends, ...ends.map((p) =>
+        [p[0] + (12 * x[0]) / norm, p[1] + (12 * x[1]) / norm]).reverse()]) + "Z" : "" });
       for (const [n, ring] of rings) {
         set(ring, { cx: plane.x(mu[0]), cy: plane.y(mu[1]), rx: 45 * n * sigma[0],
           ry: 45 * n * sigma[1] });
       }
       dots.forEach((point, i) => {
         const beta = [0, 1].map((j) => mu[j] + sigma[j] * draws[2 * i + j]);
+        const writes = u1 * beta[0] + u2 * beta[1] + v < 0 ? "down" : "up";
         set(point, { cx: plane.x(beta[0]), cy: plane.y(beta[1]),
-          class: dot(beta, x) > 0 ? "neuron on" : "neuron" });
+          class: `neuron ${writes} ${dot(beta, x) > 0 ? "on" : ""}` });
       });
       set(arrow, { x1: plane.x(0), y1: plane.y(0), x2: plane.x(x[0]), y2: plane.y(x[1]) });
-      for (const [label, [px, py]] of names) set(label, { x: plane.x(px) + 15, y: plane.y(py) - 11 });
-      moveMu();
+      for (const [label, [px, py], below] of names) {
+        set(label, { x: limit(plane.x(px) + 15, 0, 345), y: limit(plane.y(py) + below, 18, 355) });
+      }
+      moveMu(m > 0 ? 1 : 0.15); // a neuron at the mean would not fire
       moveX();
       const points = Array.from({ length: 121 }, (_, i) => -6 + 0.1 * i);
       set(smooth, { d: curve.path(points.map((at) => [at, reluMoments(at, t)[0]])) });
-      const inside = Math.abs(m) <= 6.6 && F <= 6.9;
-      set(here, { cx: curve.x(m), cy: curve.y(F), visibility: inside ? "visible" : "hidden" });
-      report(values, `m = ${number(m)}`, `t = ${number(t)}`, `active: G = ${number(100 * G, 0)} %`,
-        `mean activation: F = ${number(F, 3)}`, `output: h = ${number(h, 3)}`);
+      const outside = Math.abs(m) > 6 || F > 6.5;
+      const [hereX, hereY] = [limit(m, -6, 6), limit(F, 0, 6.5)];
+      set(here, { cx: curve.x(hereX), cy: curve.y(hereY) });
+      beyond.textContent = outside ? `${m < 0 ? "←" : "→"} m = ${number(m, 1)}` : "";
+      set(beyond, { x: limit(curve.x(hereX), 40, 310), y: curve.y(hereY) + (m < 0 ? -12 : 24) });
+      report(moments, `m = ${number(m)}`, `t = ${number(t)}`, `G = ${number(100 * G, 0)} %`);
+      report(outputs, `F = ${number(F, 3)}`, `output h = ${number(h, 3)}`);
     }
 
-    root.replaceChildren(
-      element("div", { class: "panels" }, plane.svg, curve.svg), values,
-      element("div", { class: "controls" }, ...spread.map((own) => own.row),
-        ...readout.map((own) => own.row)));
+    root.replaceChildren(element("div", { class: "panels" },
+      element("div", { class: "side" }, plane.svg,
+        group("spread of the cloud", ...spread.map((own) => own.row)), moments),
+      element("div", { class: "side" }, curve.svg,
+        group("readout of a neuron: u₁β₁ + u₂β₂ + v", ...readout.map((own) => own.row)), outputs)));
     draw();
   }
 
@@ -342,50 +384,55 @@
 
   function logits(root) {
     const target = 0.5, Ks = [1, 2, 5, 10, 20, 50, 100], sides = [7, 14, 28];
-    let start = null;
+    const starts = new Map(); // those that were drawn
+    let seed = 0;
     const pick = (list) => ({ min: 0, max: list.length - 1, step: 1 });
     const K = slider("K", { ...pick(Ks), value: 3, show: (i) => `${Ks[i]}` }, () => draw());
     const d = slider("d", { ...pick(sides), value: 2, show: (i) => `${sides[i] ** 2}` },
       () => draw());
-    let chosen = 0.5; // which falls between the slider's steps
-    const gamma = slider("γ", { min: -2, max: 0.3, step: 0.01, value: Math.log10(chosen),
-      show: () => short(chosen) }, () => choose(() => 10 ** gamma.value)());
-    const choose = (value) => () => {
-      chosen = value();
-      gamma.input.value = Math.log10(chosen);
-      gamma.update();
-      draw();
-    };
-    const buttons = element("div", { class: "buttons" },
-      button("BL: γ = ½", choose(() => 0.5)),
-      button("fan-in: γ = √(2/d)", choose(() => Math.sqrt(2) / sides[d.value])));
+    // A scheme says what gamma is, whatever d is; moving gamma leaves it.
+    const schemes = [
+      { text: "BL: γ = ½", names: ["BL", "BL, calibrated"], colors: ["bl", "bl-calibrated"],
+        gamma: () => 0.5 },
+      { text: "fan-in: γ = √(2/d)", names: ["fan-in", "KUMAR: fan-in, calibrated"],
+        colors: ["fan-in", "kumar"], gamma: () => Math.sqrt(2) / sides[d.value] },
+    ];
+    const free = { names: ["as drawn", "calibrated"], colors: ["plain", "plain"],
+      gamma: () => 10 ** slide.value };
+    let scheme = schemes[0];
+    const slide = slider("γ", { min: -2, max: 0.3, step: 0.01, value: Math.log10(0.5),
+      show: () => short(scheme.gamma()) }, () => { scheme = free; draw(); });
+    for (const own of schemes) own.button = button(own.text, () => { scheme = own; draw(); });
+    const again = button("draw again", () => { seed += 1; draw(); });
 
-    const ruler = new Plane([-3.6, 3.6], [0, 1], 460, 80,
+    const ruler = new Plane([-5.5, 4.5], [0, 1], 460, 84,
       "Standard deviation of the logits on a logarithmic axis");
-    ruler.line([-3, 0.45], [3, 0.45], { class: "axis" });
-    for (let e = -3; e <= 3; e++) {
-      ruler.line([e, 0.4], [e, 0.5], { class: "axis" });
-      ruler.text([e, 0.1], (10 ** e).toLocaleString("en", { maximumFractionDigits: 3 }),
-        { class: "tick" });
+    ruler.svg.classList.add("ruler");
+    ruler.line([-5, 0.5], [4, 0.5], { class: "axis" });
+    for (let e = -5; e <= 4; e++) {
+      ruler.line([e, 0.45], [e, 0.55], { class: "axis" });
+      if (e % 2 === 0) ruler.text([e, 0.04], short(10 ** e), { class: "tick" });
     }
-    ruler.line([Math.log10(target), 0.2], [Math.log10(target), 0.75], { class: "target" });
-    ruler.text([Math.log10(target), 0.82], "target", { class: "tick" });
-    const predicted = ruler.add("path", { class: "predicted", d: "M0 -16L5 -26L-5 -26Z" });
-    const measured = ruler.add("circle", { r: 7, class: "bl" });
+    ruler.line([Math.log10(target), 0.35], [Math.log10(target), 0.78], { class: "target" });
+    ruler.text([Math.log10(target), 0.84], "target", { class: "tick" });
+    const predicted = ruler.add("path", { class: "predicted", d: "M0 8L6 19L-6 19Z" });
+    const measured = ruler.add("circle", { r: 6 });
+    const key = element("p", { class: "values wide key" });
+    key.innerHTML = "<span>● these draws</span> <span>▲ predicted, all draws</span>";
 
-    const histograms = ["as drawn", "calibrated"].map((title, i) => {
-      const plane = new Plane([-2.2, 2.2], [-0.16, 1.15], 360, 210, `Histogram of logits, ${title}`);
+    const histograms = [0, 1].map(() => {
+      const plane = new Plane([-2.2, 2.2], [-0.16, 1.25], 360, 220, "Histogram of logits");
       plane.line([-2, 0], [2, 0], { class: "axis" });
       for (const tick of [-2, -1, 0, 1, 2]) {
         plane.text([tick, -0.12], number(tick, 0), { class: "tick" });
       }
-      plane.text([0, 1.06], title, { class: "title" });
-      const bars = plane.add("path", { class: i ? "bars kumar" : "bars bl" });
+      const title = plane.text([0, 1.15], "", { class: "title" });
+      const bars = plane.add("path", {});
       const beyond = [-2, 2].map((x) =>
-        plane.text([x, 0.5], "", { class: x < 0 ? "tick start" : "tick end" }));
-      return { plane, bars, beyond };
+        plane.text([x, 1.02], "", { class: x < 0 ? "tick start" : "tick end" }));
+      return { plane, title, bars, beyond };
     });
-    const values = element("p", { class: "values", "aria-live": "polite" });
+    const values = element("p", { class: "values wide", "aria-live": "polite" });
 
     function histogram({ plane, bars, beyond }, data) {
       const bins = 41, width = 4 / bins, counts = new Array(bins).fill(0);
@@ -401,27 +448,37 @@
         return plane.path([[left, 0], [left, top], [left + width, top], [left + width, 0]]) + "Z";
       }).join("") });
       [below, above].forEach((own, i) => {
-        const share = number((100 * own) / data.length, 0);
-        beyond[i].textContent = own ? (i ? `${share} % beyond →` : `← ${share} % beyond`) : "";
+        const share = own < 0.01 * data.length ? "<1 %" : `${number((100 * own) / data.length, 0)} %`;
+        beyond[i].textContent = own ? (i ? `${share} beyond →` : `← ${share} beyond`) : "";
       });
     }
 
     function draw() {
-      const size = sides[d.value] ** 2, number_of = Ks[K.value], g = chosen;
-      if (!start || start.d !== size || start.K !== number_of) start = new Start(size, number_of);
-      const out = start.logits(g), std = deviation(out);
-      const formula = outputStd(g, size, number_of, size), scale = target / std;
-      histogram(histograms[0], out);
-      histogram(histograms[1], out.map((value) => scale * value));
-      const place = (value) => ruler.x(Math.min(Math.max(Math.log10(value), -3), 3));
-      set(measured, { cx: place(std), cy: ruler.y(0.45) });
-      set(predicted, { transform: `translate(${place(formula)} ${ruler.y(0.2)})` });
+      const size = sides[d.value] ** 2, components = Ks[K.value], gamma = scheme.gamma();
+      slide.input.value = Math.log10(gamma);
+      slide.update();
+      for (const own of schemes) own.button.setAttribute("aria-pressed", own === scheme);
+      const name = `${size} ${components} ${seed}`;
+      if (!starts.has(name)) starts.set(name, new Start(size, components, seed));
+      const out = starts.get(name).logits(gamma), std = deviation(out);
+      const formula = outputStd(gamma, size, components, size), scale = target / std;
+      histograms.forEach((own, i) => {
+        own.title.textContent = scheme.names[i];
+        own.bars.setAttribute("class", scheme.colors[i]);
+        own.plane.svg.setAttribute("aria-label", `Histogram of logits, ${scheme.names[i]}`);
+        histogram(own, i ? out.map((value) => scale * value) : out);
+      });
+      const place = (value) => ruler.x(limit(Math.log10(value), -5, 4));
+      set(measured, { cx: place(std), cy: ruler.y(0.5), class: scheme.colors[0] });
+      set(predicted, { transform: `translate(${place(formula)} ${ruler.y(0.5)})` });
       report(values, `std of the logits: ${short(std)}`, `predicted: ${short(formula)}`,
-        `calibration multiplies the readout by ${short(scale)}`);
+        `calibration: × ${short(scale)}`);
     }
 
     root.replaceChildren(
-      element("div", { class: "controls" }, K.row, d.row, gamma.row, buttons), ruler.svg, values,
+      element("div", { class: "controls" }, K.row, d.row, slide.row,
+        element("div", { class: "buttons" }, ...schemes.map((own) => own.button), again)),
+      ruler.svg, key, values,
       element("div", { class: "panels" }, ...histograms.map((own) => own.plane.svg)));
     draw();
   }
@@ -445,11 +502,14 @@
       const plane = new Plane([-1, 1], [-1, 1], 360, 360, `Components of ${name}`);
       plane.line([-1, 0], [1, 0], { class: "axis" });
       plane.line([0, -1], [0, 1], { class: "axis" });
-      plane.text([-0.95, 0.9], name, { class: "title start" });
-      const scale = plane.text([0.97, -0.05], "", { class: "tick end" });
+      plane.text([-0.97, 0.88], name, { class: "title start" });
+      const scale = plane.text([0.97, -0.93], "", { class: "tick end" });
+      plane.text([0.97, 0.04], "PC 1", { class: "tick end" });
+      plane.text([0.04, 0.88], "PC 2", { class: "tick start" });
       const shapes = panels[name][0].map((_, k) => {
         const color = colors[k % colors.length];
-        return { path: plane.add("path", { fill: "none", stroke: color, "stroke-width": 1.5 }),
+        return { from: plane.add("circle", { r: 3, fill: "none", stroke: color }),
+          path: plane.add("path", { fill: "none", stroke: color, "stroke-width": 1.5 }),
           ellipse: plane.add("ellipse", { fill: color, "fill-opacity": 0.3, stroke: color }) };
       });
       return { name, plane, shapes, scale };
@@ -459,11 +519,13 @@
       const now = epoch.value;
       for (const { name, plane, shapes, scale } of views) {
         const unit = 1.04 * (own.checked ? reach(name) : widest);
-        scale.textContent = number(unit, 1);
-        shapes.forEach(({ path, ellipse }, k) => {
+        scale.textContent = `edge at ${number(unit, 1)}`;
+        shapes.forEach(({ from, path, ellipse }, k) => {
           const track = panels[name].slice(0, now + 1).map((at) => at[k]);
           const [x, y, a, b, angle] = track[now];
           set(path, { d: plane.path(track.map(([px, py]) => [px / unit, py / unit])) });
+          const [[x0, y0]] = track;
+          set(from, { cx: plane.x(x0 / unit), cy: plane.y(y0 / unit) });
           const [cx, cy] = [plane.x(x / unit), plane.y(y / unit)];
           set(ellipse, { cx, cy, rx: (2 * a * plane.width) / (2 * unit),
             ry: (2 * b * plane.width) / (2 * unit), transform: `rotate(${-angle} ${cx} ${cy})` });
@@ -492,7 +554,7 @@
       element("div", { class: "controls" }, play, epoch.row,
         element("div", { class: "check" }, own,
           element("label", { for: own.id }, "each at its own scale"))),
-      element("div", { class: "panels" }, ...views.map((view) => view.plane.svg)));
+      element("div", { class: "panels pair" }, ...views.map((view) => view.plane.svg)));
     draw();
   }
 
