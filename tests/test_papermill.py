@@ -86,6 +86,28 @@ def test_the_screen_on_another_data_set(tmp_path):
     assert "no figures for these settings" in shown[-1]
 
 
+def test_the_budget_at_other_sizes(tmp_path):
+    sizes = {"components": [1], "hidden": [0], "dense_hidden": [2]}
+    parameters = {"seeds": [905], "epochs": 1, **sizes}
+    notebook = papermill.execute_notebook(
+        ROOT / "notebooks/budget.ipynb",
+        tmp_path / "out.ipynb",
+        {**parameters, "ledger": str(tmp_path / "ledger"), "jobs": 2},
+        progress_bar=False,
+        kernel_name="python3",
+    )
+    assert len(list((tmp_path / "ledger").iterdir())) == 3
+    shown = [
+        output.data["text/plain"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    assert "KUMAR\N{NO-BREAK SPACE}784→10" in shown[1]
+    assert "9,418" in shown[1]
+    assert "FC\N{NO-BREAK SPACE}784→2→10" in shown[2]
+
+
 def test_statements_without_records_are_not_measured(tmp_path):
     notebook = papermill.execute_notebook(
         ROOT / "notebooks/claims.ipynb",
@@ -122,6 +144,11 @@ BAD = {
     "ablation": [
         ({"targets": []}, "target_std must be given a list of at least one value"),
         ({"images": [64, 0]}, "calibration_size must be an integer of at least 1, got 0"),
+    ],
+    "budget": [
+        ({"components": []}, "components must be a list of at least one entry"),
+        ({"hidden": [-3]}, "every entry of widths must be an integer of at least 1, got -3"),
+        ({"arms": ["nonsense"]}, "arm must be one of"),
     ],
     "harder_tasks": [
         ({"depths": []}, "depths must be a list of at least one entry"),

@@ -537,7 +537,7 @@ def _size(config: RunConfig) -> str:
     if config.arm == "FC":
         return f"h = {', '.join(map(str, config.widths[:-1])) or 0}"
     if config.arm == "NEURONS":
-        return f"m = {config.num_neurons}"
+        return f"n = {config.num_neurons}"
     return f"K = {config.num_components}"
 
 

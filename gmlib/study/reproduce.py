@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 
 from gmlib.study.ledger import Ledger
-from gmlib.study.studies import INCOMPLETE, STUDIES
+from gmlib.study.studies import STUDIES
 from gmlib.study.sweep import sweep
 from gmlib.study.training import RunRecord
 
@@ -89,11 +89,10 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
         "--study",
         action="append",
         choices=STUDIES,
-        help="train this study alone; may be given several times (default: all that are committed)",
+        help="train this study alone; may be given several times (default: all)",
     )
     options = parser.parse_args(arguments)
-    complete = [name for name in STUDIES if name not in INCOMPLETE]
-    studies = {name: STUDIES[name] for name in options.study or complete}
+    studies = {name: STUDIES[name] for name in options.study or STUDIES}
 
     ledger, committed = Ledger(options.ledger), Ledger()
     if ledger.folder.resolve() == committed.folder.resolve():

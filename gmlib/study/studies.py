@@ -9,7 +9,6 @@ from gmlib.study.config import STANDARDIZATIONS, RunConfig, run_configs
 
 __all__ = [
     "CALIBRATION_SIZES",
-    "INCOMPLETE",
     "STUDIES",
     "TARGETS",
     "WIDE",
@@ -227,6 +226,3 @@ STUDIES: Mapping[str, list[RunConfig]] = {
     ),
 }
 """The committed runs, by study; some belong to several."""
-
-INCOMPLETE = frozenset({"budget"})
-"""Studies of which the ledger does not hold all runs yet."""

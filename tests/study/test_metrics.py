@@ -715,7 +715,7 @@ def test_budget_table(curve: MakeRecord, make_record: MakeRecord) -> None:
         ("FC 6→4→3", "FC", 2, "h = 4", 24 + 4 + 12 + 3, 24 + 12, 2, 0, 20.0, 15.0, 25.0),
         ("BL 6→4→3, K = 2", "BL", 2, "K = 2", *gm, 2, 1, 45.0, 45.0, 45.0),
         ("BL 6→4→3, K = 5", "BL", 2, "K = 5", 315, 360, 1, 1, nan, nan, nan),
-        ("NEURONS 6→4→3, m = 8", "NEURONS", 2, "m = 8", neurons, neurons, 1, 0, 12.0, 12.0, 12.0),
+        ("NEURONS 6→4→3, n = 8", "NEURONS", 2, "n = 8", neurons, neurons, 1, 0, 12.0, 12.0, 12.0),
         ("FC 6→3", "FC", 1, "h = 0", 21, 18, 1, 0, 25.0, 25.0, 25.0),
     ]
     assert metrics.budget_table(records, 6, "best").error.tolist()[:2] == [17.0, 40.0]
