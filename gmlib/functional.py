@@ -495,8 +495,8 @@ def _check_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> 
     for name, tensor in parameters.items():
         if tensor.dtype != x.dtype:
             raise TypeError(f"x and {name} must share a dtype, got {x.dtype} and {tensor.dtype}")
-    if U.ndim != 3:
-        raise ValueError(f"U must have shape (K, C, d), got {tuple(U.shape)}")
+    if U.ndim != 3 or 0 in U.shape:
+        raise ValueError(f"U must have shape (K, C, d), none of them zero, got {tuple(U.shape)}")
     K, C, d = U.shape
     for name, shape in {"mu": (K, d), "sigma": (K, d), "v": (K, C)}.items():
         if parameters[name].shape != shape:

@@ -1,10 +1,16 @@
-"""A real browser, for the tests of what readers see."""
+"""How many examples Hypothesis tries, and a real browser for what readers see."""
 
 import os
 import shutil
 
 import pytest
+from hypothesis import settings
 from playwright.sync_api import sync_playwright
+
+# The same examples every time, so that a failure is the change's; others by the profile below.
+settings.register_profile("default", max_examples=300, derandomize=True, deadline=None)
+settings.register_profile("torture", max_examples=100_000, deadline=None, database=None)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

@@ -132,28 +132,6 @@ class TestReLUMoments:
             float(integrate_over_positive(lambda s: 1, m, t)), rel=1e-10, abs=0
         )
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_within_four_units_in_the_last_place(self, dtype):
-        generator = torch.Generator().manual_seed(0)
-        z = 76.0 * torch.rand(3000, generator=generator, dtype=torch.float64) - 38.0
-        z = torch.cat([z, z[:1000] / 16.0, z[:200] * 1e-8, torch.arange(-38.0, 38.5, 0.5)])
-        t = 10.0 ** (20.0 * torch.rand(len(z), generator=generator, dtype=torch.float64) - 10.0)
-        m, t = (z * t).to(dtype), t.to(dtype)
-        info = torch.finfo(dtype)
-        columns = (column.tolist() for column in (m, t, *relu_moments(m, t)))
-        for m_i, t_i, *moments in zip(*columns, strict=True):
-            with mpmath.workdps(50):
-                z_i = mpmath.mpf(m_i) / t_i
-                Phi, phi = mpmath.ncdf(z_i), mpmath.npdf(z_i)
-                F = m_i * Phi + t_i * phi
-            # What the moments lose by the rounding of z alone, and no algorithm less.
-            conditions = (abs(m_i) * Phi / F, abs(z_i) * phi / Phi)
-            floor = info.tiny * max(1.0, t_i)  # what is smaller may be flushed to zero
-            for moment, exact, condition in zip(moments, (F, Phi), conditions, strict=True):
-                ulp = info.eps * mpmath.mpf(2) ** mpmath.floor(mpmath.log(exact, 2))
-                allowed = 4 * ulp + 0.5 * info.eps * condition * exact + floor
-                assert abs(moment - exact) <= allowed, (m_i, t_i)
-
     @pytest.mark.parametrize(
         ("dtype", "end", "digits"), [(torch.float32, 15, 8), (torch.float64, 40, 16)]
     )
@@ -747,7 +725,7 @@ class TestShapes:
             ("x", (), r"x must have shape \(\.\.\., 4\), got \(\)"),
             ("mu", (2, 3), r"mu must have shape \(2, 4\).*got \(2, 3\)"),
             ("sigma", (4,), r"sigma must have shape \(2, 4\).*got \(4,\)"),
-            ("U", (3, 4), r"U must have shape \(K, C, d\), got \(3, 4\)"),
+            ("U", (3, 4), r"U must have shape \(K, C, d\), none of them zero, got \(3, 4\)"),
             ("U", (2, 3, 5), r"to fit U of shape \(2, 3, 5\)"),
             ("v", (1, 3), r"v must have shape \(2, 3\).*got \(1, 3\)"),
         ],
