@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -104,11 +104,16 @@ def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         >>> print(f"{F:.4f} {G:.4f}")  # 1/sqrt(2 pi) and 1/2
         0.3989 0.5000
     """
-    if m.dtype != t.dtype:
-        raise TypeError(f"m and t must share a dtype, got {m.dtype} and {t.dtype}")
+    _check_alike({"m": m, "t": t})
     _check_dtype("m", m)
+    try:
+        m, t = torch.broadcast_tensors(m, t)
+    except RuntimeError:
+        raise ValueError(
+            f"m and t must have shapes that broadcast, got {tuple(m.shape)} and {tuple(t.shape)}"
+        ) from None
     function = _ReLUMoments if torch.compiler.is_compiling() else _DualReLUMoments
-    F, G = function.apply(*torch.broadcast_tensors(m, t))
+    F, G = function.apply(m, t)
     return F, G
 
 
@@ -159,6 +164,7 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         >>> gm_layer(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
         torch.Size([5, 4])
     """
+    _check_tensors({"x": x, "mu": mu, "sigma": sigma, "U": U, "v": v})
     if _autocasts(x):
         with torch.autocast(x.device.type, enabled=False):
             return gm_layer(*map(_at_least_float32, (x, mu, sigma, U, v)))
@@ -210,8 +216,8 @@ def gm_layer_monte_carlo(
         True
     """
     _check_layer(x, mu, sigma, U, v)
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples!r}")
     noise = torch.randn(
         num_samples, *mu.shape, dtype=mu.dtype, device=mu.device, generator=generator
     )
@@ -489,12 +495,33 @@ def _check_dtype(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be float32 or float64, got {tensor.dtype}")
 
 
+def _check_tensors(tensors: Mapping[str, object]) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+
+
+def _check_alike(tensors: Mapping[str, Tensor]) -> None:
+    """Raise unless all are tensors of the dtype, and on the device, of the first."""
+    _check_tensors(tensors)
+    (first, head), *others = tensors.items()
+    for name, tensor in others:
+        if tensor.dtype != head.dtype:
+            raise TypeError(
+                f"{first} and {name} must share a dtype, got {head.dtype} and {tensor.dtype}"
+            )
+        # With tensors that hold no numbers PyTorch would go on, and compute with others.
+        if tensor.device != head.device:
+            raise ValueError(
+                f"{first} and {name} must be on one device, got {head.device} and {tensor.device}"
+            )
+
+
 def _check_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> None:
     parameters = {"mu": mu, "sigma": sigma, "U": U, "v": v}
+    _check_tensors({"x": x})
     _check_dtype("x", x)
-    for name, tensor in parameters.items():
-        if tensor.dtype != x.dtype:
-            raise TypeError(f"x and {name} must share a dtype, got {x.dtype} and {tensor.dtype}")
+    _check_alike({"x": x, **parameters})
     if U.ndim != 3 or 0 in U.shape:
         raise ValueError(f"U must have shape (K, C, d), none of them zero, got {tuple(U.shape)}")
     K, C, d = U.shape

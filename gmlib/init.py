@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gmlib.functional import gm_layer
-from gmlib.layer import GaussianMixtureLayer
+from gmlib.layer import GaussianMixtureLayer, _check_generator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -459,6 +459,10 @@ def _measure(
         name = names[layer]
         if name in report:
             return None
+        if output.is_meta:
+            raise ValueError(
+                f"the outputs of layer {name!r} are on the meta device, where there are no numbers"
+            )
         before = after = _std(output)
         scale = 1.0
         if target_std is not None:
@@ -498,6 +502,8 @@ def _measure(
 def _layers(module: nn.Module, layer_type: type[Layer]) -> dict[str, Layer]:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    if not isinstance(layer_type, type):
+        raise TypeError(f"layer_type must be a class of modules, got {layer_type!r}")
     layers = {
         name: layer for name, layer in module.named_modules() if isinstance(layer, layer_type)
     }
@@ -576,6 +582,7 @@ def _restored_on_error(
     module: nn.Module, generator: torch.Generator | None = None
 ) -> Iterator[None]:
     """Put the GM layers' parameters and the random state back if the body raises."""
+    _check_generator(generator)
     source = torch.default_generator if generator is None else generator
     state = source.get_state()
     saved = [

@@ -75,7 +75,14 @@ class GaussianMixtureLayer(nn.Module):
         self.num_components = num_components
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            try:
+                return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            except (RuntimeError, AssertionError) as error:
+                raise RuntimeError(
+                    f"a layer with {num_components} x {out_features} x {in_features} readout "
+                    f"weights (num_components, out_features, in_features) cannot be had on device "
+                    f"{device or torch.get_default_device()}: {error}"
+                ) from error
 
         self.mu = parameter(num_components, in_features)
         self.sigma = parameter(num_components, in_features)
@@ -91,6 +98,7 @@ class GaussianMixtureLayer(nn.Module):
 
         `sigma` is set to `scale`.
         """
+        _check_generator(generator)
         for tensor in (self.mu, self.U, self.v):
             tensor.normal_(0.0, scale, generator=generator)
         self.sigma.fill_(scale)
@@ -104,4 +112,11 @@ class GaussianMixtureLayer(nn.Module):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"num_components={self.num_components}"
+        )
+
+
+def _check_generator(generator: object) -> None:
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(
+            f"generator must be a torch.Generator or None, got {type(generator).__name__}"
         )

@@ -24,18 +24,15 @@ def follow(title, folder):
         if kind == "python":
             (folder / text.splitlines()[0].removeprefix("# ")).write_text(text, encoding="utf-8")
         else:
-            environment = {
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-                "GMLIB_RESULTS": str(folder / "ledger"),
-            }
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
             subprocess.run(
                 ["bash", "-ec", text],
                 cwd=folder,
-                env={**os.environ, **environment},
+                env={**os.environ, "PATH": path},
                 check=True,
                 capture_output=True,
             )
-    return [json.loads(path.read_text()) for path in (folder / "ledger").glob("*.json")]
+    return [json.loads(path.read_text()) for path in (folder / "trial").glob("*.json")]
 
 
 def images(notebook):

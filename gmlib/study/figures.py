@@ -6,7 +6,7 @@ showing and saving it to the caller; what was drawn can be read back from the ax
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from typing import Any
 
@@ -395,64 +395,62 @@ def _screen_measures(axes: Axes, runs: pd.DataFrame) -> None:
 def budget(table: pd.DataFrame) -> Figure:
     """Test error against each cost of a network, on logarithmic axes: a marker a network.
 
-    The marker is the mean over the seeds that trained, hollow if some did not, and the thin bar
-    their range. A line joins networks that differ in size alone. The black steps are the Pareto
-    front of all: nothing was seen below them.
+    The marker is the median over seeds, hollow if some diverged, and the thin bar their range. A
+    line joins networks that differ in size alone; families of a few networks are drawn smaller.
+    The black steps are the Pareto front of all: nothing in the table is below them.
 
     Args:
         table: As `metrics.budget_table` gives.
     """
     with mpl.style.context(_STYLE, after_reset=True):
-        figure, panels = _figure(1, len(COSTS), 10.2, 4.9, sharey=True)
-        trained = table[table.error.notna()]
+        figure, panels = _figure(len(COSTS), 1, 7.8, 9.0, sharex=True, sharey=True)
         for axes, cost in zip(panels, COSTS, strict=True):
-            for names, family in _families(table):
-                _budget_family(axes, family.sort_values(cost), cost, *names)
-            _staircase(axes, trained[cost], trained.error)
-            axes.set(xscale="log", yscale="log", xlabel=cost)
+            for arm in table.arm.unique():
+                for layers in sorted(table.layers[table.arm == arm].unique()):
+                    own = table[(table.arm == arm) & (table.layers == layers)]
+                    _budget_families(axes, own, cost, arm, int(layers))
+            _staircase(axes, table[cost], table.error)
+            axes.set(xscale="log", yscale="log", xlabel=cost, ylabel="test error (%)")
             axes.margins(x=0.13)  # for the sizes
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        panels[0].set(ylabel="test error (%)")
+            axes.tick_params(labelbottom=True)
+            _percent_axis(axes, table.low)
         panels[1].set(xlabel="multiplications per image")
-        if len(trained):
-            _percent_axis(panels[0], trained.low)
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=4)
+        panels[0].legend(loc="upper right", fontsize=8)
     return figure
 
 
-def _families(table: pd.DataFrame) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:
-    """Networks that differ in size alone, by arm and number of layers."""
-    for arm in table.arm.unique():
-        for layers in sorted(table.layers[table.arm == arm].unique()):
-            yield (arm, int(layers)), table[(table.arm == arm) & (table.layers == layers)]
-
-
-def _budget_family(axes: Axes, family: pd.DataFrame, cost: str, arm: str, layers: int) -> None:
+def _budget_families(axes: Axes, networks: pd.DataFrame, cost: str, arm: str, layers: int) -> None:
+    """The networks of one arm and number of layers, a line for each width of a GM network."""
     color, marker = arm_color(arm), _MARKERS[(layers - 1) % len(_MARKERS)]
-    runs, failures = family.seeds.sum(), family.diverged.sum()
+    runs, failures = networks.seeds.sum(), networks.diverged.sum()
     label = f"{arm}, {layers} layer{'s' if layers > 1 else ''}" + (
         f" ({failures} of {runs} runs diverged)" if failures else ""
     )
-    shown = family[family.error.notna()]
-    axes.vlines(shown[cost], shown.low, shown.high, color=color, lw=1)
-    axes.plot(shown[cost], shown.error, "-", color=color, lw=0.9, alpha=0.6)
-    for lost, networks in shown.groupby(shown.diverged > 0):
-        face = "white" if lost else color
-        axes.plot(networks[cost], networks.error, marker, color=color, mfc=face, ms=6, zorder=3)
-    if len(shown) > 1:
-        for (_, network), side in zip(shown.iloc[[0, -1]].iterrows(), (-1, 1), strict=True):
-            axes.annotate(
-                network["size"],
-                (network[cost], network.error),
-                (6 * side, 0),
-                textcoords="offset points",
-                ha="right" if side < 0 else "left",
-                va="center",
-                fontsize=7.5,
-                color=color,
-            )
     axes.plot([], [], marker + "-", color=color, lw=0.9, ms=6, label=label)
+    axes.vlines(networks[cost], networks.low, networks.high, color=color, lw=0.8)
+    for _, family in networks.sort_values(cost).groupby("hidden", sort=False):
+        few = 1 < len(family) < 4
+        axes.plot(family[cost], family.error, "-", color=color, lw=0.9, alpha=0.6)
+        for lost, own in family.groupby(family.diverged > 0):
+            face, order = ("white", 3.5) if lost else (color, 3.0)
+            size = 4 if few else 6
+            axes.plot(own[cost], own.error, marker, color=color, mfc=face, ms=size, zorder=order)
+        if len(family) > 3:
+            places = ((-6, 0, "right", "center"), (0, -7, "center", "top"))
+            for (_, network), (x, y, ha, va) in zip(
+                family.iloc[[0, -1]].iterrows(), places, strict=True
+            ):
+                axes.annotate(
+                    network["size"],
+                    (network[cost], network.error),
+                    (x, y),
+                    textcoords="offset points",
+                    ha=ha,
+                    va=va,
+                    fontsize=8.5,
+                    color=color,
+                )
 
 
 def _staircase(axes: Axes, costs: pd.Series[Any], errors: pd.Series[Any]) -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "paired_differences",
     "paired_medians",
     "pareto_front",
+    "readout_movement",
     "runs_table",
     "threshold_table",
     "trained",
@@ -492,7 +493,7 @@ def _paired_curves(
 def budget_table(
     records: Iterable[RunRecord], num_features: int, measure: str = "smoothed"
 ) -> pd.DataFrame:
-    """What each network costs and how well it does, over the seeds that trained.
+    """What each network costs and how well it does, over all seeds.
 
     Args:
         records: The runs; those that differ in nothing but the seed are one network.
@@ -500,31 +501,26 @@ def budget_table(
         measure: Which error, one of `MEASURES`.
 
     Returns:
-        One row a network: its name, arm, number of layers and size, its cost by each name of
-        `COSTS`, seeds and those that diverged, and mean, lowest and highest error (%) of the
-        others, NaN if there are none.
+        One row a network: its name, arm, number of layers, hidden units of a GM network and size,
+        its cost by each name of `COSTS`, seeds and those that diverged, and median, lowest and
+        highest error (%), to which a run that diverged contributes what it came to.
     """
-    networks: dict[str, list[RunRecord]] = {}
-    for record in records:
-        networks.setdefault(replace(record.config, seed=0).run_id, []).append(record)
     rows = []
-    for own in networks.values():
+    for own in _networks(records).values():
         config, runs = own[0].config, measures_table(own)
-        errors = runs.loc[~runs.diverged, measure]
-        layers = "→".join(map(str, (num_features, *config.widths)))
-        size = _size(config)
-        name = f"{config.arm} {layers}" + ("" if config.arm == "FC" else f", {size}")
+        errors = runs[measure]
         rows.append(
             {
-                "network": _unbroken(name),
+                "network": _network_name(config, num_features),
                 "arm": config.arm,
                 "layers": len(config.widths),
-                "size": size,
+                "hidden": "" if config.arm == "FC" else ", ".join(map(str, config.widths[:-1])),
+                "size": _size(config),
                 "parameters": num_parameters(config, num_features),
                 "multiplications": multiplications(config, num_features),
                 "seeds": len(runs),
                 "diverged": int(runs.diverged.sum()),
-                "error": errors.mean(),
+                "error": errors.median(),
                 "low": errors.min(),
                 "high": errors.max(),
             }
@@ -532,10 +528,24 @@ def budget_table(
     return _table(rows)
 
 
+def _networks(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Runs by network: those that differ in nothing but the seed."""
+    networks: dict[str, list[RunRecord]] = {}
+    for record in records:
+        networks.setdefault(replace(record.config, seed=0).run_id, []).append(record)
+    return networks
+
+
+def _network_name(config: RunConfig, num_features: int) -> str:
+    layers = "→".join(map(str, (num_features, *config.widths)))
+    size = "" if config.arm == "FC" else f", {_size(config)}"
+    return _unbroken(f"{config.arm} {layers}{size}")
+
+
 def _size(config: RunConfig) -> str:
     """What there is more of in a larger network: hidden units, neurons or components."""
     if config.arm == "FC":
-        return f"h = {', '.join(map(str, config.widths[:-1])) or 0}"
+        return f"n = {', '.join(map(str, config.widths[:-1])) or 0}"
     if config.arm == "NEURONS":
         return f"n = {config.num_neurons}"
     return f"K = {config.num_components}"
@@ -546,36 +556,33 @@ def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
 
     Args:
         costs: Costs by network.
-        errors: Errors by network, NaN where there is none; such a network is not on the front.
+        errors: Errors by network.
     """
     costs, errors = np.asarray(costs, dtype=float), np.asarray(errors, dtype=float)
     no_worse = (costs[:, None] <= costs) & (errors[:, None] <= errors)  # [i, j]: i than j
     better = (costs[:, None] < costs) | (errors[:, None] < errors)
-    front: NDArray[np.bool_] = np.isfinite(errors) & ~(no_worse & better).any(axis=0)
-    return front
+    return np.asarray(~(no_worse & better).any(axis=0))
 
 
 def budget_summary(table: pd.DataFrame) -> pd.DataFrame:
     """`budget_table` for reading, from the smallest network on, with who is on which front.
 
     Returns:
-        One row a network: parameters, multiplications, seeds that diverged, mean and range of the
-        error (%), and the costs by which the network is on the Pareto front of all.
+        One row a network: parameters, multiplications, seeds that diverged, median and range of
+        the error (%), and the costs by which the network is on the Pareto front of all.
     """
     ordered = table.sort_values("parameters", kind="stable")
     fronts = {cost: pareto_front(ordered[cost], ordered.error) for cost in COSTS}
     rows = []
     for index, row in enumerate(ordered.to_dict("records")):
         on = [cost for cost in COSTS if fronts[cost][index]]
-        errors = pd.Series([row["low"], row["high"]]).dropna()
+        errors = pd.Series([row["low"], row["high"]])
         rows.append(
             {
                 "network": row["network"],
                 **{cost: f"{row[cost]:,}" for cost in COSTS},
                 "diverged": f"{row['diverged']} of {row['seeds']}",
-                "test error (%)": _with_range(errors, row["error"], "{:.2f}")
-                if len(errors)
-                else "–",
+                "test error (%)": _with_range(errors, row["error"], "{:.2f}"),
                 "on the front": "both" if len(on) == len(COSTS) else ", ".join(on) or "–",
             }
         )
@@ -590,30 +597,54 @@ def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame
         cost: Which cost, one of `COSTS`.
 
     Returns:
-        One row a network that is not dense: its cost and its mean error (%); by its hidden units,
-        the cheapest dense network whose mean error is no higher, and how many times as much as that
-        one the network costs; the dense network that errs least of those that cost no more.
+        One row a network that is not dense: its error (%); by its hidden units, the cheapest dense
+        network that errs no more, and how many times as much as that one the network costs; the
+        dense network that errs least of those that cost no more, and its error.
     """
-    dense = table[(table.arm == "FC") & table.error.notna()]
+    dense = table[table.arm == "FC"]
     rows = []
-    for _, own in table[table.arm != "FC"].iterrows():
-        row = {
-            "network": own.network,
-            cost: f"{own[cost]:,}",
-            "error (%)": "–" if np.isnan(own.error) else f"{own.error:.2f}",
-            "FC as good": "–",
-            "times its cost": "–",
-            "best FC at that cost": "–",
-        }
+    for _, own in table[table.arm != "FC"].sort_values(cost, kind="stable").iterrows():
+        row = {"network": own.network, "error": f"{own.error:.2f}"}
         as_good, affordable = dense[dense.error <= own.error], dense[dense[cost] <= own[cost]]
         if len(as_good):
             cheapest = as_good.loc[as_good[cost].idxmin()]
             row["FC as good"] = _unbroken(cheapest["size"])
-            row["times its cost"] = f"{own[cost] / cheapest[cost]:.1f}"
+            row["cost ratio"] = f"{own[cost] / cheapest[cost]:.1f}"
         if len(affordable):
             best = affordable.loc[affordable.error.idxmin()]
-            row["best FC at that cost"] = _unbroken(f"{best['size']}: {best.error:.2f}")
+            row["FC in its budget"] = _unbroken(best["size"])
+            row["its error"] = f"{best.error:.2f}"
         rows.append(row)
+    columns = ["error", "FC as good", "cost ratio", "FC in its budget", "its error"]
+    return labelled(pd.DataFrame(rows, columns=["network", *columns]).fillna("–"), "network")
+
+
+def readout_movement(records: Iterable[RunRecord], num_features: int) -> pd.DataFrame:
+    """How far the means and the readouts of the first layer of each GM network have come.
+
+    Returns:
+        One row a network: distance of mu and of U from the initialization at the end, relative to
+        the norm there, as the median over the seeds that trained; and the share of the network's
+        parameters that is in that U.
+    """
+    rows = []
+    for own in _networks(records).values():
+        config = own[0].config
+        table = movement_table(own)
+        last = table[(table.layer == 1) & (table.step == table.step.max())]
+        if config.arm == "FC" or last.empty:
+            continue
+        width = config.widths[0]
+        share = config.num_components * width * num_features / num_parameters(config, num_features)
+        moved = last.groupby("parameter").moved.median()
+        rows.append(
+            {
+                "network": _network_name(config, num_features),
+                "mu moved": two_digits(moved["mu"]),
+                "U moved": two_digits(moved["U"]),
+                "share of parameters in U": f"{100 * share:.0f} %",
+            }
+        )
     return labelled(_table(rows), "network")
 
 

@@ -224,5 +224,6 @@ STUDIES: Mapping[str, list[RunConfig]] = {
         [0, 2, 4, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
         _THREE,
     ),
+    "budget, narrow": budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
 }
 """The committed runs, by study; some belong to several."""

@@ -83,12 +83,17 @@ def sweep(
         LedgerError: If a record cannot be read.
         ValueError: If `jobs` is not a positive integer, PyTorch has no such `device` here, or runs
             would have to share a process.
+        TypeError: If something else than a configuration is among `configs`.
         KeyboardInterrupt: If interrupted; the message says how many runs are recorded.
     """
     ledger = Ledger() if ledger is None else ledger
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
         raise ValueError(f"jobs must be an integer of at least 1, or None, got {jobs!r}")
     device = _usable(device)
+    configs = list(configs)
+    for config in configs:
+        if not isinstance(config, RunConfig):
+            raise TypeError(f"configs must hold RunConfigs only, got {config!r}")
     unique = {config.run_id: config for config in configs}
     records: dict[str, RunRecord] = {}
     try:

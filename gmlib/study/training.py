@@ -374,7 +374,7 @@ def _parameter_groups(parameters: Mapping[str, Tensor], config: RunConfig) -> li
     rest = [parameter for name, parameter in parameters.items() if not name.endswith(".sigma")]
     lr = config.lr
     if config.arm == "NEURONS":
-        # The mean over m neurons divides each one's gradient by m, that over K clouds by K: with
+        # The mean over n neurons divides each one's gradient by n, that over K clouds by K: with
         # this a neuron moves as fast as the center of a cloud would.
         lr *= config.num_neurons / config.num_components
     groups = [{"params": rest, "lr": lr}, {"params": sigma, "lr": config.lr_sigma}]

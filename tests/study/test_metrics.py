@@ -709,26 +709,30 @@ def test_budget_table(curve: MakeRecord, make_record: MakeRecord) -> None:
     assert not table.network.str.contains(" ").any()  # names do not break in a table's cell
     table.network = table.network.str.replace("\N{NO-BREAK SPACE}", " ")
     gm = 2 * (2 * 6 + 4 * 6 + 4) + 2 * (2 * 4 + 3 * 4 + 3), 6 + 2 * (36 + 8) + 4 + 2 * (20 + 6)
-    neurons = 8 * (6 + 4) + 8 * (4 + 3)
-    nan = pytest.approx(math.nan, nan_ok=True)
+    neurons = 2 * (8 * (6 + 4) + 8 * (4 + 3),)
     assert rows(table) == [
-        ("FC 6→4→3", "FC", 2, "h = 4", 24 + 4 + 12 + 3, 24 + 12, 2, 0, 20.0, 15.0, 25.0),
-        ("BL 6→4→3, K = 2", "BL", 2, "K = 2", *gm, 2, 1, 45.0, 45.0, 45.0),
-        ("BL 6→4→3, K = 5", "BL", 2, "K = 5", 315, 360, 1, 1, nan, nan, nan),
-        ("NEURONS 6→4→3, n = 8", "NEURONS", 2, "n = 8", neurons, neurons, 1, 0, 12.0, 12.0, 12.0),
-        ("FC 6→3", "FC", 1, "h = 0", 21, 18, 1, 0, 25.0, 25.0, 25.0),
+        ("FC 6→4→3", "FC", 2, "", "n = 4", 24 + 4 + 12 + 3, 24 + 12, 2, 0, 20.0, 15.0, 25.0),
+        ("BL 6→4→3, K = 2", "BL", 2, "4", "K = 2", *gm, 2, 1, 67.5, 45.0, 90.0),
+        ("BL 6→4→3, K = 5", "BL", 2, "4", "K = 5", 315, 360, 1, 1, 90.0, 90.0, 90.0),
+        ("NEURONS 6→4→3, n = 8", "NEURONS", 2, "4", "n = 8", *neurons, 1, 0, 12.0, 12.0, 12.0),
+        ("FC 6→3", "FC", 1, "", "n = 0", 21, 18, 1, 0, 25.0, 25.0, 25.0),
     ]
-    assert metrics.budget_table(records, 6, "best").error.tolist()[:2] == [17.0, 40.0]
+    assert metrics.budget_table(records, 6, "best").error.tolist()[:2] == [17.0, 65.0]
+
+
+def test_a_seed_that_is_lost_does_not_move_the_error_of_a_network(make_record: MakeRecord) -> None:
+    records = [make_record("KUMAR", seed, [0.9, e]) for seed, e in enumerate([0.06, 0.9, 0.07])]
+    (row,) = rows(metrics.budget_table(records, 6))
+    assert row[-3:] == pytest.approx((7.0, 6.0, 90.0))
 
 
 def test_pareto_front_by_hand() -> None:
-    costs = [1, 2, 3, 3, 4, 4, 5, 6, 6]
-    errors = [9, 9, 7, 6, 6, 5, math.nan, 2, 2]
-    #        dearer  worse  dearer       no error  alike: neither beats the other
-    expected = [True, False, False, True, False, True, False, True, True]
+    costs = [1, 2, 3, 3, 4, 4, 6, 6]
+    errors = [9, 9, 7, 6, 6, 5, 2, 2]
+    #              dearer worse        dearer     alike: neither beats the other
+    expected = [True, False, False, True, False, True, True, True]
     assert metrics.pareto_front(costs, errors).tolist() == expected
     assert metrics.pareto_front([], []).tolist() == []
-    assert metrics.pareto_front([1], [math.nan]).tolist() == [False]
 
 
 def test_the_pareto_front_is_all_that_one_could_want() -> None:
@@ -745,19 +749,19 @@ def test_the_pareto_front_is_all_that_one_could_want() -> None:
 @pytest.fixture
 def budget() -> pd.DataFrame:
     names = ["FC 6-9-3", "FC 6-3", "FC 6-2-3", "BL 6-3, K = 1", "KUMAR 6-3, K = 1", "BL 6-3, K = 9"]
-    errors = [5.0, 8.0, 30.0, 40.0, 8.0, math.nan]
+    errors = [5.0, 8.0, 30.0, 40.0, 8.0, 90.0]
     return pd.DataFrame(
         {
             "network": names,
             "arm": [name.split()[0] for name in names],
-            "size": ["h = 9", "h = 0", "h = 2", "K = 1", "K = 1", "K = 9"],
+            "size": ["n = 9", "n = 0", "n = 2", "K = 1", "K = 1", "K = 9"],
             "parameters": [1500, 210, 200, 300, 300, 2700],
             "multiplications": [140, 20, 19, 19, 29, 260],
             "seeds": 3,
             "diverged": [0, 0, 0, 2, 0, 3],
             "error": errors,
-            "low": [4.0, 8.0, 29.0, 40.0, 7.5, math.nan],
-            "high": [6.0, 8.0, 31.0, 40.0, 8.25, math.nan],
+            "low": [4.0, 8.0, 29.0, 40.0, 7.5, 90.0],
+            "high": [6.0, 8.0, 31.0, 40.0, 8.25, 90.0],
         }
     )
 
@@ -774,7 +778,7 @@ def test_budget_summary(budget: pd.DataFrame) -> None:
         ("BL 6-3, K = 1", "300", "18", "2 of 3", "8.00", "multiplications"),
         ("KUMAR 6-3, K = 1", "300", "29", "0 of 3", "8.00 (7.50 to 8.25)", "–"),
         ("FC 6-9-3", "1,500", "140", "0 of 3", "5.00 (4.00 to 6.00)", "both"),
-        ("BL 6-3, K = 9", "2,700", "260", "3 of 3", "–", "–"),
+        ("BL 6-3, K = 9", "2,700", "260", "3 of 3", "90.00", "–"),
     ]
 
 
@@ -782,24 +786,47 @@ def test_against_dense(budget: pd.DataFrame) -> None:
     def compared(table: pd.DataFrame, cost: str = "parameters") -> list[tuple[Any, ...]]:
         found = metrics.against_dense(table, cost)
         assert list(found.columns) == [
-            *(cost, "error (%)", "FC as good", "times its cost", "best FC at that cost"),
+            *("error", "FC as good", "cost ratio", "FC in its budget", "its error"),
         ]
-        assert not found.iloc[:, 2:].apply(lambda cells: cells.str.contains(" ")).any(axis=None)
+        assert not found.apply(lambda cells: cells.str.contains(" ")).any(axis=None)
         found = found.replace("\N{NO-BREAK SPACE}", " ", regex=True)
         return list(found.itertuples(name=None))
 
     assert compared(budget) == [
-        ("BL 6-3, K = 1", "300", "40.00", "h = 2", "1.5", "h = 0: 8.00"),
-        ("KUMAR 6-3, K = 1", "300", "8.00", "h = 0", "1.4", "h = 0: 8.00"),
-        ("BL 6-3, K = 9", "2,700", "–", "–", "–", "h = 9: 5.00"),
+        ("BL 6-3, K = 1", "40.00", "n = 2", "1.5", "n = 0", "8.00"),
+        ("KUMAR 6-3, K = 1", "8.00", "n = 0", "1.4", "n = 0", "8.00"),
+        ("BL 6-3, K = 9", "90.00", "n = 2", "13.5", "n = 9", "5.00"),
     ]
     cheap = budget.assign(multiplications=[140, 20, 25, 19, 29, 260])
     assert compared(cheap, "multiplications")[:2] == [
-        ("BL 6-3, K = 1", "19", "40.00", "h = 0", "0.9", "–"),  # none is that cheap
-        ("KUMAR 6-3, K = 1", "29", "8.00", "h = 0", "1.4", "h = 0: 8.00"),
+        ("BL 6-3, K = 1", "40.00", "n = 0", "0.9", "–", "–"),  # none is that cheap
+        ("KUMAR 6-3, K = 1", "8.00", "n = 0", "1.4", "n = 0", "8.00"),
     ]
-    better = budget.assign(error=[5.0, 8.0, 30.0, 40.0, 4.0, math.nan])
-    assert compared(better)[1][3:] == ("–", "–", "h = 0: 8.00")  # no dense network is as good
+    better = budget.assign(error=[5.0, 8.0, 30.0, 40.0, 4.0, 90.0])
+    assert compared(better)[1][2:] == ("–", "–", "n = 0", "8.00")  # no dense network is as good
+
+
+def test_how_far_the_readouts_have_come(make_record: MakeRecord) -> None:
+    def moving(seed: int, mu: float, U: float, **settings: Any) -> RunRecord:
+        names = {"0.mu": mu, "0.sigma": 9.0, "0.U": U, "0.v": 9.0, "1.mu": 9.0, "1.U": 9.0}
+        movement = {name: [0.0, 0.5, end] for name, end in names.items()}
+        return make_record("KUMAR", seed, movement=movement, widths=(4, 3), **settings)
+
+    records = [
+        *(moving(seed, mu, U, num_components=2) for seed, mu, U in [(0, 1, 0.1), (1, 3, 0.3)]),
+        moving(2, 8, 0.8, num_components=2, losses=[1.0, math.nan, math.nan]),  # lost
+        moving(0, 2.5, 0.00012, num_components=7),
+        make_record("FC", 0, widths=(4, 3)),
+        make_record("KUMAR", 0, widths=(4, 3), num_components=9),  # from before it was recorded
+    ]
+    table = metrics.readout_movement(records, 6)
+    parameters = 2 * (2 * 6 + 4 * 6 + 4) + 2 * (2 * 4 + 3 * 4 + 3)
+    share = f"{100 * 2 * 4 * 6 / parameters:.0f} %"
+    found = table.replace("\N{NO-BREAK SPACE}", " ", regex=True)
+    assert [(name.split()[-1], *row) for name, *row in found.itertuples()] == [
+        ("2", "2", "0.2", share),
+        ("7", "2.5", "0.00012", share),
+    ]
 
 
 # --- Variants, depths, movement ------------------------------------------------------------------

@@ -1,0 +1,99 @@
+"""Whatever is refused: by an error that names what came and what is allowed, and without a trace.
+
+The table is bad_inputs.toml. Bad parameters of notebooks are tried in test_papermill.py, those of
+the command line in study/test_verify.py and study/test_reproduce.py.
+"""
+
+import copy
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gmlib
+from gmlib import GaussianMixtureLayer as Layer
+from gmlib import functional, init
+from gmlib.study import data, ledger, metrics, sweep, training
+from gmlib.study.config import RunConfig, run_configs
+
+TABLE = tomllib.loads(Path(__file__).with_name("bad_inputs.toml").read_text(encoding="utf-8"))
+ROWS = TABLE["refused"]
+
+
+class Unreached(nn.Module):
+    """A network with a layer that no data reach."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.forgotten = Layer(6, 4, 3), Layer(6, 4, 3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def stack():
+    return nn.Sequential(Layer(6, 4, 3), nn.ReLU(), Layer(4, 2, 3))
+
+
+@pytest.fixture
+def names(tmp_path):
+    """What the names in the table stand for."""
+    dead = stack()
+    for parameter in dead.parameters():
+        nn.init.zeros_(parameter)
+    return {
+        **vars(functional),
+        **{module.__name__.rpartition(".")[2]: module for module in (gmlib, init, metrics, data)},
+        "Layer": Layer,
+        "Ledger": ledger.Ledger,
+        "RunConfig": RunConfig,
+        "a_file": __file__,
+        "dead": dead,
+        "ledger": ledger.Ledger(tmp_path / "ledger"),
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "network": stack(),
+        "nn": nn,
+        "on_meta": stack().to("meta"),
+        "ones": torch.ones,
+        "run_configs": run_configs,
+        "sweep": sweep.sweep,
+        "torch": torch,
+        "train": training.train,
+        "train_together": training.train_together,
+        "unreached": Unreached(),
+        "x": torch.randn(32, 6),
+    }
+
+
+def test_the_table_is_long():
+    assert len({call for call, _, _ in ROWS}) == len(ROWS) > 100
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ROWS, ids=[call for call, _, _ in ROWS])
+def test_it_is_refused_and_nothing_changes(call, error, message, names):
+    modules = {key: value for key, value in names.items() if isinstance(value, nn.Module)}
+    before = {key: copy.deepcopy(module.state_dict()) for key, module in modules.items()}
+    modes = {key: [child.training for child in module.modules()] for key, module in modules.items()}
+    inputs = names["x"].clone()
+    random, threads = torch.get_rng_state(), torch.get_num_threads()
+    draws = "torch.randn" in call or "Layer(" in call or "nn." in call  # the call itself draws
+
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=re.escape(message)) as raised:
+        eval(call, names)
+    assert type(raised.value).__name__ == error
+
+    for key, module in modules.items():
+        if key == "on_meta":
+            continue
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, before[key][name])
+        assert [child.training for child in module.modules()] == modes[key]
+        assert not [child for child in module.modules() if child._forward_hooks]
+    assert torch.equal(names["x"], inputs)
+    assert torch.get_num_threads() == threads
+    assert draws or torch.equal(torch.get_rng_state(), random)
+    assert not names["ledger"].folder.exists()
