@@ -405,7 +405,7 @@
     for (const own of schemes) own.button = button(own.text, () => { scheme = own; draw(); });
     const again = button("draw again", () => { seed += 1; draw(); });
 
-    const ruler = new Plane([-5.5, 4.5], [0, 1], 460, 84,
+    const ruler = new Plane([-5.6, 4.9], [0, 1], 460, 84,
       "Standard deviation of the logits on a logarithmic axis");
     ruler.svg.classList.add("ruler");
     ruler.line([-5, 0.5], [4, 0.5], { class: "axis" });

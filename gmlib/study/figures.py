@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
@@ -450,6 +451,7 @@ def _budget_families(axes: Axes, networks: pd.DataFrame, cost: str, arm: str, la
                     va=va,
                     fontsize=8.5,
                     color=color,
+                    path_effects=[withStroke(linewidth=2.5, foreground="white")],
                 )
 
 
@@ -580,12 +582,13 @@ def logit_histograms(outputs: Mapping[str, ArrayLike], limit: float = 2.0) -> Fi
             axes.hist(flat, bins=np.linspace(-limit, limit, 42).tolist(), color=arm_color(arm))
             axes.set(title=f"{arm}\nstd {flat.std():.2g}", xlim=(-limit, limit), yticks=[])
             axes.grid(False)
+            axes.margins(y=0.18)  # room for the shares
             sides = {"left": (flat < -limit).mean(), "right": (flat > limit).mean()}
             for side, share in sides.items():
                 if share >= 0.005:
                     axes.text(
                         0.02 if side == "left" else 0.98,
-                        0.9,
+                        0.93,
                         f"← {share:.0%}" if side == "left" else f"{share:.0%} →",
                         transform=axes.transAxes,
                         ha=side,
@@ -690,9 +693,11 @@ def error_against(
             dots = np.repeat(x, values.shape[1])
             axes.loglog(dots, values.ravel(), "o", color=color, ms=3, alpha=0.35, mec="none")
             axes.loglog(x, median, color=color, label=label)
-            if slope is not None and index == 0:
-                guide = median[0] * (x / x[0]) ** slope
-                axes.loglog(x, guide, "--", color="#444444", lw=1, label=f"slope {slope:g}")
+        if slope is not None:
+            first = np.asarray(next(iter(curves.values())))
+            guide = np.median(first, axis=1)[0] * (x / x[0]) ** slope
+            label = f"slope {slope:g}".replace("-", "\N{MINUS SIGN}")
+            axes.loglog(x, guide, "--", color="#444444", lw=1, label=label)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.legend()
     return figure
@@ -735,8 +740,12 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
             rows = table if deep else table[table.dataset == dataset]
             ends = [0.6 * rows.low.min(), 1.6 * rows.high.max()]
             axes.plot(ends, ends, color="#888888", lw=1)
-            for color, init in zip(cycle(COMPONENT_COLORS), rows.init.unique(), strict=False):
-                group = rows[rows.init == init]
+            # Fan-in has its own colour, and BL's scale that of BL.
+            known = {"fan-in": _COLORS["fan-in"], "0.5": _COLORS["BL"]}
+            unused = [color for color in COMPONENT_COLORS if color not in known.values()]
+            others = cycle([*unused, "#444444"])
+            for init in rows.init.unique():
+                group, color = rows[rows.init == init], known.get(init) or next(others)
                 name = init if init == "fan-in" else f"scale {init}"
                 parts = (
                     {name: group}

@@ -1287,7 +1287,7 @@ def test_error_against() -> None:
     np.testing.assert_allclose(points(guide), [(1, 2.0), (10, 2 / 10**0.5), (100, 0.2)])
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("samples", "error")
-    assert list(legend(axes)) == ["median", "slope -0.5"]
+    assert list(legend(axes)) == ["median", "slope \N{MINUS SIGN}0.5"]
 
 
 def test_error_against_without_a_guide() -> None:
@@ -1303,7 +1303,7 @@ def test_several_errors_against_something() -> None:
         "BL, trained": np.array([[4.0], [0.4]]),  # of another number of repetitions
     }
     (axes,) = drawn(figures.error_against(x, errors, "neurons", "error", slope=-1.0))
-    labels = ["BL, start", "slope -1", "BL, trained"]
+    labels = ["BL, start", "BL, trained", "slope \N{MINUS SIGN}1"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == labels
     colors = legend(axes)
     assert len(set(colors.values())) == 3
