@@ -417,7 +417,8 @@ def budget(table: pd.DataFrame) -> Figure:
             axes.tick_params(labelbottom=True)
             _percent_axis(axes, table.low)
         panels[1].set(xlabel="multiplications per image")
-        panels[0].legend(loc="upper right", fontsize=8)
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -442,6 +443,8 @@ def _budget_families(axes: Axes, networks: pd.DataFrame, cost: str, arm: str, la
             for (_, network), (x, y, ha, va) in zip(
                 family.iloc[[0, -1]].iterrows(), places, strict=True
             ):
+                if network["error"] > 60:  # a row of networks that guess, too close for words
+                    continue
                 axes.annotate(
                     network["size"],
                     (network[cost], network.error),

@@ -645,10 +645,13 @@ def test_lines_bars_and_sizes_of_the_budget() -> None:
     assert len(bars) == len(BUDGET)
     labels = {text.get_text(): text.xy for text in upper.texts}
     assert labels == {"K = 1": (100, 20), "K = 9": (900, 50)}  # of families worth a label
+    guessing = BUDGET.assign(error=BUDGET.error.where(BUDGET["size"] != "K = 9", 90.0))
+    assert [text.get_text() for text in drawn(figures.budget(guessing))[0].texts] == ["K = 1"]
 
 
 def test_the_axes_of_the_budget() -> None:
-    upper, lower = drawn(figures.budget(BUDGET))
+    figure = figures.budget(BUDGET)
+    upper, lower = drawn(figure)
     assert {axes.get_xscale() for axes in (upper, lower)} == {"log"}
     assert {axes.get_yscale() for axes in (upper, lower)} == {"log"}
     assert {axes.get_ylabel() for axes in (upper, lower)} == {"test error (%)"}
@@ -656,7 +659,8 @@ def test_the_axes_of_the_budget() -> None:
         "parameters",
         "multiplications per image",
     ]
-    assert [text.get_text() for text in upper.get_legend().get_texts()] == [
+    (box,) = figure.legends
+    assert [text.get_text() for text in box.get_texts()] == [
         "FC, 1 layer",
         "FC, 2 layers",
         "BL, 1 layer (4 of 12 runs diverged)",
