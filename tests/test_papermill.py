@@ -88,6 +88,7 @@ def test_the_screen_on_another_data_set(tmp_path):
 
 def test_the_budget_at_other_sizes(tmp_path):
     sizes = {"components": [1], "hidden": [0], "dense_hidden": [2]}
+    sizes |= {"narrow_components": [1], "narrow": [0]}  # the same once more
     parameters = {"seeds": [905], "epochs": 1, **sizes}
     notebook = papermill.execute_notebook(
         ROOT / "notebooks/budget.ipynb",

@@ -439,7 +439,7 @@ def _budget_families(axes: Axes, networks: pd.DataFrame, cost: str, arm: str, la
             size = 4 if few else 6
             axes.plot(own[cost], own.error, marker, color=color, mfc=face, ms=size, zorder=order)
         if len(family) > 3:
-            places = ((-6, 0, "right", "center"), (0, -7, "center", "top"))
+            places = ((-6, 0, "right", "center"), (7, 0, "left", "center"))
             for (_, network), (x, y, ha, va) in zip(
                 family.iloc[[0, -1]].iterrows(), places, strict=True
             ):
