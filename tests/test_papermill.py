@@ -105,7 +105,7 @@ def test_the_budget_at_other_sizes(tmp_path):
         if "data" in output
     ]
     assert "KUMAR\N{NO-BREAK SPACE}784→10" in shown[1]
-    assert "9,418" in shown[1]
+    assert "9,418" in shown[2]
     assert "FC\N{NO-BREAK SPACE}784→2→10" in shown[2]
 
 
