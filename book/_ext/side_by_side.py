@@ -19,9 +19,7 @@ def declare_safe(app, env, docnames):
 
 def setup(app):
     """Sphinx calls this."""
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # for the kernels: more would be in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # kernels with more get in each other's way
     app.parallel = max(app.parallel, 2 * (os.cpu_count() or 1))
     app.connect("env-before-read-docs", declare_safe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
