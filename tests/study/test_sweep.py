@@ -323,8 +323,9 @@ def start_reproduce(
 
     def start(configs: list[RunConfig], *arguments: str) -> subprocess.Popen[bytes]:
         script = (
-            "import sys\n"
-            "from gmlib.study import reproduce\n"
+            "import signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background
+            "from gmlib.study import reproduce\n"  # of a script ignores it, and so would this one
             "from gmlib.study.config import RunConfig\n"
             f"reproduce.STUDIES = {{'study': {configs!r}}}\n"
             "sys.exit(reproduce.main(sys.argv[1:]))\n"
