@@ -9,7 +9,7 @@ BOOK_SOURCES := $(shell find _config.yml _toc.yml book gmlib notebooks results -
 	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help book archive pdf test notebooks reproduce bench lint lock clean
+.PHONY: help book archive pdf test notebooks reproduce bench torture lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,6 +44,10 @@ reproduce: $(ENV) ## every run of the note from scratch, compared with the commi
 
 bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the main study
 	$(BIN)/python benchmarks $(if $(STUDY),--study)
+
+torture: $(ENV) ## what takes too long for every day: 100,000 examples, 200 killed sweeps
+	$(BIN)/pytest --hypothesis-profile torture tests/test_numerics.py
+	GMLIB_KILLS=200 $(BIN)/pytest tests/study/test_kills.py
 
 lint: $(ENV) ## ruff and mypy
 	$(BIN)/ruff check
