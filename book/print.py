@@ -35,7 +35,8 @@ h1, h2, h3, dt { break-after: avoid; }
 h1 { margin-top: 0 !important; font-size: 2em; }
 h2 { font-size: 1.5em; }
 figure, img, tr, dt, .math, .cell_input, .highlight { break-inside: avoid; }
-img { max-width: 100% !important; max-height: 105mm; }
+img { max-width: 100% !important; max-height: 190mm; }
+img[style*="width"] { max-height: 105mm; } /* of one panel */
 img { width: auto !important; height: auto !important; }
 aside.margin { float: none !important; width: auto !important; margin: 0.5em 0 1em 2em !important; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; }
