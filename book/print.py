@@ -74,6 +74,8 @@ def chapter(html: Path, name: str) -> BeautifulSoup:
         if target.suffix == ".html":
             other = target.relative_to(html.resolve()).with_suffix("").as_posix()
             link["href"] = f"#{other}--{anchor}" if anchor else f"#{other}"
+    for link in article.find_all("a", class_="image-reference"):
+        link.unwrap()  # from a figure to its file
     for image in article.find_all("img"):
         image["src"] = (page.parent / image["src"]).resolve().as_uri()
     for details in article.find_all("details"):
