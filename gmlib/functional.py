@@ -104,6 +104,7 @@ def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         >>> print(f"{F:.4f} {G:.4f}")  # 1/sqrt(2 pi) and 1/2
         0.3989 0.5000
     """
+    _check_tensors({"m": m, "t": t})
     _check_alike({"m": m, "t": t})
     _check_dtype("m", m)
     try:
@@ -215,6 +216,7 @@ def gm_layer_monte_carlo(
         >>> bool((sampled / exact - 1.0).abs().max() < 0.05)
         True
     """
+    _check_tensors({"x": x, "mu": mu, "sigma": sigma, "U": U, "v": v})
     _check_layer(x, mu, sigma, U, v)
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples!r}")
@@ -502,8 +504,7 @@ def _check_tensors(tensors: Mapping[str, object]) -> None:
 
 
 def _check_alike(tensors: Mapping[str, Tensor]) -> None:
-    """Raise unless all are tensors of the dtype, and on the device, of the first."""
-    _check_tensors(tensors)
+    """Raise unless all have the dtype of the first, and are on its device."""
     (first, head), *others = tensors.items()
     for name, tensor in others:
         if tensor.dtype != head.dtype:
@@ -519,7 +520,6 @@ def _check_alike(tensors: Mapping[str, Tensor]) -> None:
 
 def _check_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> None:
     parameters = {"mu": mu, "sigma": sigma, "U": U, "v": v}
-    _check_tensors({"x": x})
     _check_dtype("x", x)
     _check_alike({"x": x, **parameters})
     if U.ndim != 3 or 0 in U.shape:

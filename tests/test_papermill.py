@@ -11,23 +11,32 @@ ROOT = Path(__file__).parents[1]
 PARAMETERS = {"seeds": [905], "epochs": 1, "widths": [10], "components": 2, "screen_seeds": []}
 
 
+def execute(name, folder, **parameters) -> nbformat.NotebookNode:
+    """Execute a notebook on a ledger of its own, ``folder / "ledger"``."""
+    return papermill.execute_notebook(
+        ROOT / f"notebooks/{name}.ipynb",
+        folder / "out.ipynb",
+        {**parameters, "ledger": str(folder / "ledger")},
+        progress_bar=False,
+        kernel_name="python3",
+    )
+
+
+def shown(notebook, mime="text/plain"):
+    """What the notebook's outputs hold of a type."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.data[mime] for output in outputs if mime in output.get("data", {})]
+
+
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("papermill")
-    ledger = folder / "ledger"
 
-    def run(name: str) -> nbformat.NotebookNode:
-        return papermill.execute_notebook(
-            ROOT / "notebooks/dynamics.ipynb",
-            folder / f"{name}.ipynb",
-            {**PARAMETERS, "ledger": str(ledger), "jobs": 2},
-            progress_bar=False,
-            kernel_name="python3",
-        )
+    def run():
+        notebook = execute("dynamics", folder, **PARAMETERS, jobs=2)
+        return notebook, {path: path.read_bytes() for path in (folder / "ledger").iterdir()}
 
-    first = run("first")
-    files = {path: path.read_bytes() for path in ledger.iterdir()}
-    return first, files, run("second"), {path: path.read_bytes() for path in ledger.iterdir()}
+    return *run(), *run()
 
 
 def _stderr(notebook):
@@ -56,76 +65,33 @@ def test_second_run_trains_nothing(executed):
 
 def test_figure_is_drawn_from_the_new_records(executed):
     first, _, _, _ = executed
-    images = [
-        output
-        for cell in first.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
-    assert len(images) == 1
+    assert len(shown(first, "image/png")) == 1
 
 
 def test_the_screen_on_another_data_set(tmp_path):
     parameters = {"datasets": ["fashion-mnist"], "seeds": [905], "epochs": 1, "components": 2}
-    notebook = papermill.execute_notebook(
-        ROOT / "notebooks/init_screen.ipynb",
-        tmp_path / "out.ipynb",
-        {**parameters, "ledger": str(tmp_path / "ledger"), "jobs": 2},
-        progress_bar=False,
-        kernel_name="python3",
-    )
+    texts = shown(execute("init_screen", tmp_path, **parameters, jobs=2))
     assert len(list((tmp_path / "ledger").iterdir())) == 2
-    shown = [
-        output.data["text/plain"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "data" in output
-    ]
-    assert "Fashion-MNIST, KUMAR" in shown[1]
-    assert not any("MNIST" in text.replace("Fashion-MNIST", "") for text in shown)
-    assert "no figures for these settings" in shown[-1]
+    assert "Fashion-MNIST, KUMAR" in texts[1]
+    assert not any("MNIST" in text.replace("Fashion-MNIST", "") for text in texts)
+    assert "no figures for these settings" in texts[-1]
 
 
 def test_the_budget_at_other_sizes(tmp_path):
     sizes = {"components": [1], "hidden": [0], "dense_hidden": [2]}
     sizes |= {"narrow_components": [1], "narrow": [0]}  # the same once more
-    parameters = {"seeds": [905], "epochs": 1, **sizes}
-    notebook = papermill.execute_notebook(
-        ROOT / "notebooks/budget.ipynb",
-        tmp_path / "out.ipynb",
-        {**parameters, "ledger": str(tmp_path / "ledger"), "jobs": 2},
-        progress_bar=False,
-        kernel_name="python3",
-    )
+    texts = shown(execute("budget", tmp_path, seeds=[905], epochs=1, **sizes, jobs=2))
     assert len(list((tmp_path / "ledger").iterdir())) == 3
-    shown = [
-        output.data["text/plain"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "data" in output
-    ]
-    assert "KUMAR\N{NO-BREAK SPACE}784→10" in shown[1]
-    assert "9,418" in shown[2]
-    assert "FC\N{NO-BREAK SPACE}784→2→10" in shown[2]
+    assert "KUMAR\N{NO-BREAK SPACE}784→10" in texts[1]
+    assert "9,418" in texts[2]
+    assert "FC\N{NO-BREAK SPACE}784→2→10" in texts[2]
 
 
 def test_statements_without_records_are_not_measured(tmp_path):
-    notebook = papermill.execute_notebook(
-        ROOT / "notebooks/claims.ipynb",
-        tmp_path / "out.ipynb",
-        {"ledger": str(tmp_path / "ledger")},
-        progress_bar=False,
-        kernel_name="python3",
-    )
+    texts = shown(execute("claims", tmp_path), "text/markdown")
     assert not (tmp_path / "ledger").exists()  # nothing was trained
-    shown = [
-        output.data["text/markdown"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "text/markdown" in output.get("data", {})
-    ]
-    assert "are not measured" in shown[0]
-    assert "**not measured**" in shown[-3]
+    assert "are not measured" in texts[0]
+    assert "**not measured**" in texts[-3]
 
 
 BAD = {
@@ -165,12 +131,6 @@ BAD = {
 )
 def test_bad_parameters_stop_a_notebook_before_it_trains(name, parameters, sentence, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
-        papermill.execute_notebook(
-            ROOT / f"notebooks/{name}.ipynb",
-            tmp_path / "out.ipynb",
-            {**parameters, "ledger": str(tmp_path / "ledger")},
-            progress_bar=False,
-            kernel_name="python3",
-        )
+        execute(name, tmp_path, **parameters)
     assert failure.value.exec_count <= 3
     assert not (tmp_path / "ledger").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import signal
@@ -147,7 +146,8 @@ def _look_up(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Wait until no other sweep of this user trains into `folder` on this machine."""
-    owner = f"{getpass.getuser()}:{folder.resolve()}"
+    # The number, not the name: in a container a user need not have one.
+    owner = f"{getattr(os, 'getuid', int)()}:{folder.resolve()}"
     name = f"gmlib-{hashlib.sha256(owner.encode()).hexdigest()[:16]}.lock"
     path = Path(tempfile.gettempdir()) / name
     lock = FileLock(path)
