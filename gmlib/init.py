@@ -1,7 +1,8 @@
 r"""Initializations of Gaussian mixture layers, named and shaped like `torch.nn.init`.
 
 Every function takes one :class:`~gmlib.GaussianMixtureLayer` or any network that contains some,
-and works in place on those layers alone.
+and works in place on those layers alone. Parametrize or prune afterwards: a parameter that is
+computed from other tensors cannot be written to, and is refused.
 
 - :func:`baseline_` (BL) is the default of the layer's authors: one scale for everything.
 - :func:`fan_in_` gives the parameters the fan-in scale of He et al. (2015).
@@ -148,7 +149,8 @@ def baseline_(
         generator: Source of randomness; the global one by default.
 
     Raises:
-        ValueError: If `gamma` is not positive and finite, or `module` holds no GM layer.
+        ValueError: If `gamma` is not positive and finite, or `module` holds no GM layer or one
+            with a computed parameter. `module` is then as it was.
 
     Examples:
         >>> from gmlib import GaussianMixtureLayer
@@ -158,6 +160,7 @@ def baseline_(
         0.10000000149011612
     """
     _check_positive("gamma", gamma)
+    _check_writable(module)
     for layer in _gm_layers(module).values():
         layer.reset_parameters(gamma, generator=generator)
 
@@ -173,7 +176,8 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         generator: Source of randomness; the global one by default.
 
     Raises:
-        ValueError: If `module` holds no GM layer.
+        ValueError: If `module` holds no GM layer or one with a computed parameter. `module` is
+            then as it was.
 
     Examples:
         >>> from gmlib import GaussianMixtureLayer
@@ -182,6 +186,7 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         >>> round(layer.sigma[0, 0].item(), 4)  # the square root of 2 / 800
         0.05
     """
+    _check_writable(module)
     for layer in _gm_layers(module).values():
         layer.reset_parameters(_fan_in_scale(layer), generator=generator)
 
@@ -212,9 +217,9 @@ def calibrate_(
 
     Raises:
         ValueError: If `target_std` is not positive and finite, `data` is empty, `module` holds no
-            GM layer, one is not reached, or the outputs of one have a standard deviation that is
-            zero up to rounding, not finite or out of reach of `target_std`. `module` is then as
-            it was.
+            GM layer, one is not reached, the readout of one is computed or shared with another
+            module, or the outputs of one have a standard deviation that is zero up to rounding,
+            not finite or out of reach of `target_std`. `module` is then as it was.
         TypeError: If `data` is neither a tensor nor an iterable of batches.
 
     Examples:
@@ -383,8 +388,8 @@ def analytic_(
         A report whose standard deviations are predicted, not measured.
 
     Raises:
-        ValueError: If a value is not positive and finite, or `module` holds no GM layer; `module`
-            is then as it was.
+        ValueError: If a value is not positive and finite, or `module` holds no GM layer, or one
+            with a computed parameter or a shared readout; `module` is then as it was.
         TypeError: If a value is not a number.
 
     Examples:
@@ -396,6 +401,7 @@ def analytic_(
     """
     _check_positive("squared_norm", squared_norm)
     _check_positive("target_std", target_std)
+    _check_readouts(module)
     fan_in_(module, generator=generator)
     report: list[LayerScale] = []
     for name, layer in _gm_layers(module).items():
@@ -450,6 +456,8 @@ def _measure(
     """Pass `data` through `module` once and measure, and with a target rescale, as it goes."""
     inputs = _joined(data)
     layers = _layers(module, layer_type)
+    if target_std is not None:
+        _check_readouts(module)
     names = {layer: name for name, layer in layers.items()}
     report: dict[str, LayerScale] = {}
 
@@ -514,6 +522,33 @@ def _layers(module: nn.Module, layer_type: type[Layer]) -> dict[str, Layer]:
 
 def _gm_layers(module: nn.Module) -> dict[str, GaussianMixtureLayer]:
     return _layers(module, GaussianMixtureLayer)
+
+
+def _check_writable(
+    module: nn.Module, parameters: Iterable[str] = ("mu", "sigma", "U", "v")
+) -> None:
+    """Raise if one is computed: what is written to it would be lost at the next look."""
+    for name, layer in _gm_layers(module).items():
+        for parameter in parameters:
+            if parameter not in layer._parameters and parameter not in layer._buffers:
+                raise ValueError(
+                    f"{parameter} of GM layer {name!r} is computed from other tensors and cannot "
+                    "be written to: initialize first, parametrize or prune afterwards"
+                )
+
+
+def _check_readouts(module: nn.Module) -> None:
+    """Raise unless every GM layer has a readout of its own, which can be rescaled."""
+    _check_writable(module, ("U", "v"))
+    readouts = {tensor for layer in _gm_layers(module).values() for tensor in (layer.U, layer.v)}
+    holders: dict[Tensor, str] = {}
+    for prefix, child in module.named_modules():  # each once, under however many names
+        for name, tensor in child.named_parameters(prefix, recurse=False, remove_duplicate=False):
+            first = holders.setdefault(tensor, name)
+            if first != name and tensor in readouts:
+                raise ValueError(
+                    f"{first!r} and {name!r} are one tensor: no scale of it is right for both"
+                )
 
 
 def _joined(data: Tensor | Iterable[Any]) -> Tensor:
