@@ -45,9 +45,8 @@ reproduce: $(ENV) ## every run of the note from scratch, compared with the commi
 bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the main study
 	$(BIN)/python benchmarks $(if $(STUDY),--study)
 
-torture: $(ENV) ## what takes too long for every day: 100,000 examples, 200 killed sweeps
-	$(BIN)/pytest --hypothesis-profile torture tests/test_numerics.py
-	GMLIB_KILLS=200 $(BIN)/pytest tests/study/test_kills.py
+torture: $(ENV) ## the tests that can try harder, for hours; writes benchmarks/torture.json
+	$(BIN)/pytest --torture benchmarks/torture.json
 
 lint: $(ENV) ## ruff and mypy
 	$(BIN)/ruff check

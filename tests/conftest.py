@@ -1,16 +1,101 @@
-"""How many examples Hypothesis tries, and a real browser for what readers see."""
+"""How hard the tests try, what they measure for the book, and a real browser for what readers see.
 
+``--torture FILE`` runs those that can try harder or measure something, has them try as hard as
+`make torture` does, and writes what they measured.
+"""
+
+import json
 import os
 import shutil
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
-# The same examples every time, so that a failure is the change's; others by the profile below.
+from gmlib.study.provenance import cpu_model
+
+# The same examples every time, so that a failure is the change's; others under torture.
 settings.register_profile("default", max_examples=300, derandomize=True, deadline=None)
 settings.register_profile("torture", max_examples=100_000, deadline=None, database=None)
-settings.load_profile("default")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--torture", type=Path, metavar="FILE", help="try hard, write figures to FILE")
+
+
+def pytest_configure(config):
+    settings.load_profile("torture" if config.getoption("--torture") else "default")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--torture"):
+        items[:] = [item for item in items if {"torture", "measured"} & set(item.fixturenames)]
+
+
+def pytest_runtest_logreport(report):
+    if report.failed:
+        MEASURED.forget(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    if file := session.config.getoption("--torture"):
+        MEASURED.write(file, {_function(item.nodeid) for item in session.items})
+
+
+class Measured:
+    """What tests measured: figures by section of the book's page, each with what it is of."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def __call__(self, section, what, figure):
+        """Keep a figure, a number or a text."""
+        self.rows[section, what] = {
+            "section": section,
+            "what": what,
+            "figure": figure,
+            "test": _function(os.environ["PYTEST_CURRENT_TEST"].partition(" ")[0]),
+            "cpu": cpu_model(),
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+
+    def add(self, section, what, number=1):
+        """Count."""
+        so_far = self.rows.get((section, what), {"figure": 0})["figure"]
+        self(section, what, so_far + number)
+
+    def forget(self, test):
+        """What a test measured that then failed."""
+        rows = self.rows.items()
+        self.rows = {key: row for key, row in rows if row["test"] != _function(test)}
+
+    def write(self, file, tests):
+        """Into a file, which keeps what other tests than these measured."""
+        rows = json.loads(file.read_text()) if file.exists() else []
+        rows = [row for row in rows if row["test"] not in tests] + [*self.rows.values()]
+        file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+MEASURED = Measured()
+
+
+def _function(test):
+    """The function of a test, whatever its parameters."""
+    return test.partition("[")[0]
+
+
+@pytest.fixture(scope="session")
+def torture(pytestconfig):
+    """Whether to try as hard as one can."""
+    return pytestconfig.getoption("--torture") is not None
+
+
+@pytest.fixture(scope="session")
+def measured():
+    """Where to put a figure for the book."""
+    return MEASURED
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,9 @@ def test_the_table_is_long():
     assert len({call for call, _, _ in ROWS}) == len(ROWS) > 100
 
 
-@pytest.mark.parametrize(("call", "error", "message"), ROWS, ids=[call for call, _, _ in ROWS])
+@pytest.mark.parametrize(
+    ("call", "error", "message"), ROWS, ids=[re.sub(r"\W+", "-", call) for call, _, _ in ROWS]
+)
 def test_it_is_refused_and_nothing_changes(call, error, message, names):
     modules = {key: value for key, value in names.items() if isinstance(value, nn.Module)}
     before = {key: copy.deepcopy(module.state_dict()) for key, module in modules.items()}

@@ -1,6 +1,6 @@
 """Sweeps killed at a random instant, again and again: nothing is torn, lost or counted twice.
 
-``GMLIB_KILLS`` says how often, five times by default.
+Five times by default, two hundred under ``--torture``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger
 from gmlib.study.sweep import sweep
 
-KILLS = int(os.environ.get("GMLIB_KILLS", "5"))
 SCRIPT = """
 import sys
 from gmlib.study.config import RunConfig
@@ -55,9 +54,9 @@ def seed() -> int:
 
 
 def test_killed_at_any_instant(
-    tiny: Callable[..., RunConfig], tmp_path: Path, seed: int, record_property: Any
+    tiny: Callable[..., RunConfig], tmp_path: Path, seed: int, torture: bool, measured: Any
 ) -> None:
-    record_property("seed", seed)
+    kills = 200 if torture else 5
     instants = random.Random(seed)
     configs = [
         tiny(arm, number, epochs=2, snapshots=number == 0)
@@ -67,8 +66,8 @@ def test_killed_at_any_instant(
     whole = Ledger(tmp_path / "whole")
     sweep(configs, whole, jobs=1)
     expected = content(whole)
-    ended = killed_in_training = 0
-    for number in range(KILLS):
+    ended = partly = 0
+    for number in range(kills):
         ledger = Ledger(tmp_path / f"killed-{number}")
         process = subprocess.Popen(
             [sys.executable, "-c", SCRIPT.format(configs=configs), str(ledger.folder)],
@@ -86,10 +85,11 @@ def test_killed_at_any_instant(
         faults = [fault for fault in ledger.check() if "belongs to no record" not in fault.reason]
         assert faults == [], f"seed {seed}, kill {number}"
         left = content(ledger) if ledger.folder.exists() else {}
-        killed_in_training += 0 < len(left) < len(expected)
+        partly += 0 < len(left) < len(expected)
         assert left.items() <= expected.items(), f"seed {seed}, kill {number}"
         sweep(configs, ledger, jobs=1)
         assert content(ledger) == expected, f"seed {seed}, kill {number}"
         assert ledger.check() == []
-    record_property("killed while runs were left", killed_in_training)
-    assert ended < KILLS, f"no kill came before the end, seed {seed}"
+    assert ended < kills, f"no kill came before the end, seed {seed}"
+    measured("kills", "sweeps killed at a random instant, and whole after the next", kills)
+    measured("kills", "of these, killed while some runs were recorded and others not", partly)

@@ -41,6 +41,22 @@ def test_a_true_record_holds_bit_for_bit(arm: str, epochs: int, tiny: Configure)
     )
 
 
+@pytest.mark.parametrize("arm", ["FC", "BL", "KUMAR"])
+def test_how_far_rounding_carries(arm: str, tiny: Configure, torture: bool, measured: Any) -> None:
+    config = RunConfig(arm=arm, seed=0) if torture else tiny(arm, epochs=5)
+    record = train(config)
+    band = spread(record)["test_error"]
+    assert (np.diff(band) >= 0).all()
+    assert np.isfinite(band).all()
+    per_epoch = record.curves["step"][-1] / config.epochs
+    for epoch in (1, 5, config.epochs):
+        at = record.curves["step"].index(epoch * per_epoch)
+        points = f"{100 * band[at]:.2f} points"
+        measured(
+            "chaos", f"test error of {arm} after {epoch} epochs, inputs moved by an ulp", points
+        )
+
+
 def test_snapshots_are_not_needed(tiny: Configure) -> None:
     assert not verify(train(tiny(snapshots=True))).differs
 
