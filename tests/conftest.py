@@ -18,7 +18,9 @@ from gmlib.study.provenance import cpu_model
 
 # The same examples every time, so that a failure is the change's; others under torture.
 settings.register_profile("default", max_examples=300, derandomize=True, deadline=None)
-settings.register_profile("torture", max_examples=100_000, deadline=None, database=None)
+settings.register_profile(
+    "torture", max_examples=100_000, derandomize=False, deadline=None, database=None
+)
 
 
 def pytest_addoption(parser):

@@ -7,11 +7,15 @@ import io
 import json
 import math
 import os
+import stat
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +76,8 @@ class Fault:
     bad: bool = True
 
     def __str__(self) -> str:
-        return f"{self.path} {self.reason}; {self.cure}"
+        text = f"{self.path} {self.reason}; {self.cure}"
+        return text.encode(errors="backslashreplace").decode()  # names need not be printable
 
 
 class Ledger:
@@ -88,7 +93,7 @@ class Ledger:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = _default_folder() if folder is None else Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
+        if _exists(self.folder) and not self.folder.is_dir():
             raise LedgerError(f"the ledger {self.folder} is not a folder")
 
     def __repr__(self) -> str:
@@ -99,7 +104,7 @@ class Ledger:
         return self.folder / f"{config.run_id}.json"
 
     def __contains__(self, config: RunConfig) -> bool:
-        return self.path(config).exists()
+        return _exists(self.path(config))
 
     def get(self, config: RunConfig) -> RunRecord | None:
         """The record of `config`, or None where there is none.
@@ -111,26 +116,34 @@ class Ledger:
 
     def __iter__(self) -> Iterator[RunRecord]:
         """All records, in the order of their names."""
-        return (self._read(path) for path in sorted(self.folder.glob("*.json")))
+        return (self._read(path) for path in self._files() if path.suffix == ".json")
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _closed(self.folder, error) from error
 
     def check(self) -> list[Fault]:
         """What is wrong in the folder: every file is read, nothing is changed."""
         faults = []
-        for path in sorted(self.folder.iterdir()) if self.folder.exists() else ():
+        for path in self._files():
             if path.suffix == ".json":
                 try:
                     self._parse(path)
                 except _UNREADABLE as error:
                     faults.append(_fault(path, error))
             elif path.suffix == ".npz":
-                if not path.with_suffix(".json").exists():
+                if not _exists(path.with_suffix(".json")):
                     faults.append(Fault(path, "belongs to no record", "the sweep writes it again"))
             elif path.name.startswith(".") and path.suffix == ".tmp":
                 if _is_old(path):
                     faults.append(
                         Fault(path, "was left by a process that ended", "it holds nothing")
                     )
-            elif path.name != _SET_ASIDE:
+            elif path.name != _SET_ASIDE or not path.is_dir():
                 faults.append(Fault(path, "is no record", "it does not belong into a ledger"))
         return faults
 
@@ -139,24 +152,36 @@ class Ledger:
 
         Returns:
             Each fault whose file was moved, and where the file is now.
+
+        Raises:
+            LedgerError: If a file cannot be moved.
         """
         moved = []
-        aside = self.folder / _SET_ASIDE
         for fault in self.check():
             if not fault.bad:
                 continue
-            aside.mkdir(exist_ok=True)
-            # One number for a record and its snapshots, so that they stay together.
-            files = [fault.path]
-            if fault.path.suffix == ".json" and fault.path.with_suffix(".npz").exists():
-                files.append(fault.path.with_suffix(".npz"))
-            number = 0
-            while any((aside / _numbered(file, number)).exists() for file in files):
-                number += 1
-            for file in files:
-                file.rename(aside / _numbered(file, number))
-            moved.append((fault, aside / _numbered(fault.path, number)))
+            try:
+                moved.append((fault, self._set_aside(fault.path)))
+            except OSError as error:
+                raise LedgerError(
+                    f"{fault.path} cannot be set aside ({error.strerror or error}); see that its "
+                    "folder can be written, and repair it again: nothing is lost"
+                ) from error
         return moved
+
+    def _set_aside(self, path: Path) -> Path:
+        aside = self.folder / _SET_ASIDE
+        aside.mkdir(exist_ok=True)
+        # One number for a record and its snapshots, so that they stay together.
+        files = [path]
+        if path.suffix == ".json" and _exists(path.with_suffix(".npz")):
+            files.append(path.with_suffix(".npz"))
+        number = 0
+        while any(_exists(aside / _numbered(file, number)) for file in files):
+            number += 1
+        for file in files:
+            file.rename(aside / _numbered(file, number))
+        return aside / _numbered(path, number)
 
     def put(self, record: RunRecord) -> Path:
         """Write `record`, unless the ledger has it: the first record of a run stays.
@@ -166,8 +191,10 @@ class Ledger:
         """
         path = self.path(record.config)
         try:
-            if not path.exists():
-                self._put(record, path)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _held(self.folder):
+                if record.config not in self:
+                    self._put(record, path)
         except OSError as error:
             raise LedgerError(
                 f"{path} cannot be written ({error.strerror or error}); see that its folder can be "
@@ -176,7 +203,6 @@ class Ledger:
         return path
 
     def _put(self, record: RunRecord, path: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._clear_drafts(path)
         snapshots = None
         if record.snapshots:
@@ -204,7 +230,7 @@ class Ledger:
     def _clear_drafts(self, path: Path) -> None:
         """Remove what somebody left behind who was killed while writing this record."""
         for draft in self.folder.glob(f".{path.stem}-*.tmp"):
-            with suppress(FileNotFoundError):  # somebody else has just finished it
+            with suppress(OSError):  # somebody else's, who has just finished it, or a folder
                 if _is_old(draft):
                     draft.unlink()
 
@@ -215,7 +241,7 @@ class Ledger:
             raise LedgerError(str(_fault(path, error))) from error
 
     def _parse(self, path: Path) -> RunRecord:
-        content = json.loads(path.read_text())
+        content = json.loads(_content(path).decode(), object_pairs_hook=_object)
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
         schema = content.get("schema")
@@ -236,6 +262,11 @@ class Ledger:
         movement = {name: _from_json(curve) for name, curve in content.get("movement", {}).items()}
         if len({len(curve) for curve in (*curves.values(), *movement.values())}) != 1:
             raise ValueError("its curves differ in length")
+        steps = curves["step"]
+        if not steps or steps[0] < 0 or not all(one < later for one, later in pairwise(steps)):
+            raise ValueError("its steps do not rise from 0 on")
+        if not content["wall_time"] >= 0.0:
+            raise ValueError(f"its wall_time is {content['wall_time']!r}")
         return RunRecord(
             config=config,
             curves=curves,
@@ -247,7 +278,11 @@ class Ledger:
         )
 
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+# RuntimeError is that of brackets nested too deep, and of archives compressed in other ways.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def _fault(path: Path, error: Exception) -> Fault:
@@ -257,8 +292,54 @@ def _fault(path: Path, error: Exception) -> Fault:
     return Fault(path, reason)
 
 
+def _closed(path: Path, error: OSError) -> LedgerError:
+    return LedgerError(
+        f"{path} cannot be read ({error.strerror or error}); see that the ledger is a folder that "
+        "may be entered and read"
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Whether something has this name, be it a link to nothing."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _closed(path, error) from error
+    return True
+
+
 def _is_old(draft: Path) -> bool:
-    return time.time() - draft.stat().st_mtime > _DRAFT_SECONDS
+    """Whether nobody can be at work on it. If it is of the future, a clock was wrong."""
+    with suppress(FileNotFoundError):  # it has just been finished
+        return abs(time.time() - draft.lstat().st_mtime) > _DRAFT_SECONDS
+    return False
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep others from writing records here meanwhile.
+
+    Sweeps that do not share a lock, say in two containers, may end the same run at once: one's
+    record would come to lie beside the other's snapshots.
+    """
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):  # not every system can, nor every file system
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds; a pipe or a device might never come to an end."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError("it is no regular file")
+    return path.read_bytes()  # which says of a folder that it is one
 
 
 def _numbered(path: Path, number: int) -> str:
@@ -271,7 +352,7 @@ def _read_snapshots(path: Path, entry: Mapping[str, str] | None) -> dict[str, ND
     file = path.with_suffix(".npz")
     if entry["file"] != file.name:
         raise ValueError(f"it names snapshots {entry['file']!r}, not {file.name!r}")
-    content = file.read_bytes()
+    content = _content(file)
     if _sha256(content) != entry["sha256"]:
         raise ValueError(f"its snapshots {file.name} were altered")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -344,5 +425,14 @@ def _to_json(curve: list[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in curve]
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("an entry hides another of the same name")
+    return content
+
+
 def _from_json(curve: list[float | None]) -> list[float]:
+    if not isinstance(curve, list) or {*map(type, curve)} - {int, float, type(None)}:
+        raise ValueError("a curve holds something else than numbers")
     return [math.nan if value is None else value for value in curve]

