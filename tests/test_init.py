@@ -650,7 +650,10 @@ class TestRefuses:
             (torch.tensor(1.0), ValueError, "got a scalar"),
             ((torch.ones(3, 6), torch.arange(3)), ValueError, r"\(3, 6\) and \(3,\).*\[\(inputs"),
         ],
-        ids=lambda value: type(value).__name__ if not isinstance(value, (str, type)) else None,
+        ids=[
+            *("None", "number", "text", "dict", "data set", "list of lists"),
+            *("array", "batch of dicts", "scalar", "inputs and labels"),
+        ],
     )
     def test_data_of_the_wrong_kind(self, calibration, data, error, message):
         is_refused(calibration, mixed(), data, error, message)
