@@ -76,7 +76,7 @@ def test_the_table_is_long():
 @pytest.mark.parametrize(
     ("call", "error", "message"), ROWS, ids=[re.sub(r"\W+", "-", call) for call, _, _ in ROWS]
 )
-def test_it_is_refused_and_nothing_changes(call, error, message, names):
+def test_it_is_refused_and_nothing_changes(call, error, message, names, measured):
     modules = {key: value for key, value in names.items() if isinstance(value, nn.Module)}
     before = {key: copy.deepcopy(module.state_dict()) for key, module in modules.items()}
     modes = {key: [child.training for child in module.modules()] for key, module in modules.items()}
@@ -99,3 +99,4 @@ def test_it_is_refused_and_nothing_changes(call, error, message, names):
     assert torch.get_num_threads() == threads
     assert draws or torch.equal(torch.get_rng_state(), random)
     assert not names["ledger"].folder.exists()
+    measured.add("refused", "bad inputs to the package")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmlib.study.ledger import Ledger, LedgerError
+from gmlib.study.ledger import Ledger, LedgerError, printable
 from gmlib.study.verify import choose, verify
 
 __all__ = ["main"]
@@ -86,7 +86,7 @@ def _check(options: argparse.Namespace) -> int:
 def _repair(options: argparse.Namespace) -> int:
     ledger = _existing(options.ledger)
     for fault, target in ledger.repair():
-        print(f"{fault.path} {fault.reason}; moved to {target}")
+        print(printable(f"{fault.path} {fault.reason}; moved to {target}"))
     return _check(options)
 
 

@@ -27,7 +27,7 @@ from gmlib.init import LayerScale
 from gmlib.study.config import RunConfig
 from gmlib.study.training import CURVES, RunRecord
 
-__all__ = ["SCHEMA", "Fault", "Ledger", "LedgerError", "project_root"]
+__all__ = ["SCHEMA", "Fault", "Ledger", "LedgerError", "printable", "project_root"]
 
 SCHEMA = 1
 """Version of the file format."""
@@ -76,8 +76,7 @@ class Fault:
     bad: bool = True
 
     def __str__(self) -> str:
-        text = f"{self.path} {self.reason}; {self.cure}"
-        return text.encode(errors="backslashreplace").decode()  # names need not be printable
+        return printable(f"{self.path} {self.reason}; {self.cure}")
 
 
 class Ledger:
@@ -283,6 +282,11 @@ _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError),
     *(zipfile.BadZipFile, zlib.error),
 )
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what is none: names of files may be any bytes."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _fault(path: Path, error: Exception) -> Fault:

