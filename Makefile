@@ -1,5 +1,5 @@
 # Each command is complete on a machine that has only Python 3.11, git and make:
-# it makes or refreshes .venv from constraints.txt first.
+# it makes or refreshes .venv from requirements.txt first.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -53,7 +53,7 @@ lint: $(ENV) ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-lock: ## resolve constraints.txt anew; torch and torchvision stay as pinned there
+lock: ## resolve constraints.txt and requirements.txt anew, but torch and torchvision as pinned
 	$(PYTHON) -m venv --clear .venv
 	grep -E '^torch(vision)?==' constraints.txt > .venv/pins.txt
 	$(BIN)/pip install --upgrade pip
@@ -63,6 +63,12 @@ lock: ## resolve constraints.txt anew; torch and torchvision stay as pinned ther
 	$(BIN)/pip freeze --all --exclude-editable \
 		| sed -E '/^(cuda|nvidia|triton)/d; s/\+[a-z0-9]+$$//' >> .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
+	$(BIN)/pip install uv
+	# Which build of torch there is depends on the machine, and so on what else it needs.
+	grep -vE '^torch(vision)?==' constraints.txt | $(BIN)/uv pip compile - --no-deps \
+		--generate-hashes --no-annotate --custom-compile-command 'make lock' \
+		--output-file requirements.txt
+	$(BIN)/pip uninstall --yes uv
 	touch $(ENV)
 
 clean: ## remove what was built and cached, but not .venv
@@ -74,9 +80,9 @@ $(BOOK): $(ENV) $(BOOK_SOURCES)
 	rm -rf _build
 	$(BIN)/jupyter-book build book -n -W --keep-going
 
-# pip first: a Python brings an old one.
-$(ENV): pyproject.toml constraints.txt
+# Every file by its hash; then the package itself, built by what is there, and this machine's torch.
+$(ENV): pyproject.toml constraints.txt requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -c constraints.txt --upgrade pip
-	$(BIN)/pip install -c constraints.txt -e '.[study,cluster,book,test]'
+	$(BIN)/pip install --require-hashes --no-deps -r requirements.txt
+	$(BIN)/pip install -c constraints.txt --no-build-isolation -e '.[study,cluster,book,test]'
 	touch $@

@@ -39,6 +39,17 @@ def constraints():
     return pins(line for line in lines if not line.startswith("#"))
 
 
+def test_requirements_are_the_constraints_with_hashes():
+    """All but torch and torchvision, whose builds differ by machine."""
+    lines = (ROOT / "requirements.txt").read_text().replace("\\\n", "").splitlines()
+    entries = [line.split() for line in lines if not line.startswith("#")]
+    for _, *hashes in entries:
+        assert hashes
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", entry) for entry in hashes)
+    wanted = {name: v for name, v in constraints().items() if name not in ("torch", "torchvision")}
+    assert pins(pin for pin, *_ in entries) == wanted
+
+
 def direct_requirements():
     """Yield every requirement that pyproject.toml states, those of the extras included."""
     extras = PROJECT["optional-dependencies"].values()

@@ -7,6 +7,10 @@ import nbformat
 import pytest
 
 PATHS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+SECRET = re.compile(
+    r"-----BEGIN|\b(?:AKIA|ASIA|gh[pousr]_|hf_|sk-|xox[abp]-|eyJ)[\w-]{12,}"
+    r"|(?i:password|passwd|secret|token|api_?key)\s*[=:]\s*[\"'\w]"
+)
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:home|mnt|root|tmp|Users|var|work)/|\b[A-Z]:\\Users\b")
 
 
@@ -65,6 +69,15 @@ def test_outputs_have_no_errors_and_no_stderr(notebook):
 
 def test_no_absolute_paths(notebook):
     assert not [text for text in texts(notebook) if ABSOLUTE_PATH.search(text)]
+
+
+def test_no_secrets(notebook):
+    assert not [text for text in texts(notebook) if SECRET.search(text)]
+
+
+def test_secrets_would_be_found():
+    for text in ("-----BEGIN KEY", "ghp_0123456789abcdef", "api_key = 'x'", "Token: abc"):
+        assert SECRET.search(text)
 
 
 def test_metadata_is_clean(notebook):

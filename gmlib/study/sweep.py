@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import resource_tracker
@@ -234,8 +234,7 @@ def _run(config: RunConfig, report: _Report) -> _Outcome:
 
 def _pass_on(config: RunConfig, progress: Progress, report: _Report) -> None:
     done = progress.step / progress.total_steps if progress.total_steps else 1.0
-    with suppress(OSError):  # a full disk, say: that nobody can be told is no reason to fail
-        report(config.run_id, done, progress.test_error)
+    report(config.run_id, done, progress.test_error)
 
 
 def _failure(error: Exception) -> _Failure:
