@@ -324,6 +324,20 @@ class TestMonteCarlo:
         drawn = arguments() | {"x": torch.ones(*leading, 4, dtype=torch.float64)}
         assert gm_layer_monte_carlo(**drawn, num_samples=2).shape == (*leading, 3)
 
+    def test_one_sample_is_one_neuron_of_each_component(self):
+        drawn = arguments()
+        torch.manual_seed(3)
+        beta = drawn["mu"] + drawn["sigma"] * torch.randn(1, 2, 4, dtype=torch.float64)[0]
+        readout = torch.einsum("kcd,kd->kc", drawn["U"], beta) + drawn["v"]
+        torch.manual_seed(3)
+        out = gm_layer_monte_carlo(**drawn, num_samples=1)
+        expected = torch.relu(drawn["x"] @ beta.T) @ readout / 2
+        assert_close(out, expected, rtol=1e-13, atol=1e-13)
+
+    def test_draws_on_the_device_of_the_parameters(self):
+        drawn = {name: tensor.to("meta") for name, tensor in arguments().items()}
+        assert gm_layer_monte_carlo(**drawn, num_samples=2).is_meta
+
     def test_refuses_no_samples(self):
         with pytest.raises(ValueError, match="at least 1, got 0"):
             gm_layer_monte_carlo(**arguments(), num_samples=0)
@@ -742,6 +756,18 @@ class TestShapes:
         drawn[name] = drawn[name].float()
         with pytest.raises(TypeError, match=r"torch\.float(32|64) and torch\.float(32|64)"):
             gm_layer(**drawn)
+
+    @pytest.mark.parametrize("sampled", [False, True])
+    @pytest.mark.parametrize("name", NAMES)
+    def test_refuses_what_is_no_tensor(self, name, sampled):
+        drawn = {**arguments(), name: [1.0]}
+        with pytest.raises(TypeError, match=f"^{name} must be a tensor, got list$"):
+            gm_layer_monte_carlo(**drawn, num_samples=1) if sampled else gm_layer(**drawn)
+
+    @pytest.mark.parametrize("name", ["m", "t"])
+    def test_moments_refuse_what_is_no_tensor(self, name):
+        with pytest.raises(TypeError, match=f"^{name} must be a tensor, got float$"):
+            relu_moments(**{"m": torch.tensor(1.0), "t": torch.tensor(1.0), name: 1.0})
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
     def test_refuses_other_dtypes(self, dtype):

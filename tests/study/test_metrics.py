@@ -295,6 +295,8 @@ def test_threshold_table() -> None:
         ]
     )
     table = metrics.threshold_table(hits)
+    assert table.index.tolist() == ["10 %", "4.5 %"]  # in the order in which they were given
+    assert table.columns.tolist() == ["KUMAR", "BL", "FC", "KUMAR over BL"]
     assert table.to_dict("index") == {
         "10 %": {
             "KUMAR": "4 of 5: 75 (25 to 100)",
@@ -420,6 +422,11 @@ def ends(make_record: MakeRecord) -> Callable[..., RunRecord]:
         return make_record(arm, seed, errors, steps, losses, **settings)
 
     return make
+
+
+def test_epochs_of_one_step_end(make_record: MakeRecord) -> None:
+    curves = metrics.curves_table([make_record("BL", 0, [0.9, 0.8, 0.7], [0, 1, 2])])
+    assert metrics.at_epoch_ends(curves).test_error.tolist() == [80.0, 70.0]
 
 
 def test_measures_table(ends: MakeRecord) -> None:
@@ -578,6 +585,12 @@ def test_windows_table(ends: MakeRecord) -> None:
     }
 
 
+def test_windows_of_runs_that_are_lost(ends: MakeRecord) -> None:
+    records = [ends("KUMAR", 0, 40, 10), ends("BL", 0, 80, 20, lost=True)]
+    table = metrics.windows_table(metrics.curves_table(records), [1])
+    assert set(table.to_numpy().ravel()) <= {"–"}
+
+
 def test_the_windows_meet_the_measures(ends: MakeRecord) -> None:
     rng = np.random.default_rng(0)
     records = [
@@ -664,6 +677,11 @@ def test_the_median_interval_of_another_level() -> None:
     assert metrics.median_interval(values, 0.89) == (3, 8, pytest.approx(0.890625))
     assert metrics.median_interval(values, 0.99) == (1, 10, pytest.approx(1 - 2 / 1024))
     assert metrics.median_interval(values, 0.9999) == (1, 10, pytest.approx(1 - 2 / 1024))
+    # A level that is met exactly, and one that any interval meets, be it between two values.
+    coverage = 1.0 - 2.0 * float(stats.binom.cdf(1, 10, 0.5))
+    assert metrics.median_interval(values, coverage)[:2] == (2, 9)
+    assert metrics.median_interval(range(1, 6), 0.0) == (2, 4, pytest.approx(0.625))
+    assert metrics.median_interval(range(1, 5), 0.0) == (2, 3, pytest.approx(0.375))
 
 
 @pytest.mark.parametrize("n", [6, 10, 23])
@@ -706,6 +724,10 @@ def test_budget_table(curve: MakeRecord, make_record: MakeRecord) -> None:
         make_record("FC", 0, [0.9, 0.25], widths=(3,)),
     ]
     table = metrics.budget_table(records, 6)
+    assert list(table.columns) == [
+        *("network", "arm", "layers", "hidden", "size", "parameters", "multiplications"),
+        *("seeds", "diverged", "error", "low", "high"),
+    ]
     assert not table.network.str.contains(" ").any()  # names do not break in a table's cell
     table.network = table.network.str.replace("\N{NO-BREAK SPACE}", " ")
     gm = 2 * (2 * 6 + 4 * 6 + 4) + 2 * (2 * 4 + 3 * 4 + 3), 6 + 2 * (36 + 8) + 4 + 2 * (20 + 6)
@@ -718,6 +740,14 @@ def test_budget_table(curve: MakeRecord, make_record: MakeRecord) -> None:
         ("FC 6→3", "FC", 1, "", "n = 0", 21, 18, 1, 0, 25.0, 25.0, 25.0),
     ]
     assert metrics.budget_table(records, 6, "best").error.tolist()[:2] == [17.0, 65.0]
+
+
+def test_networks_of_several_hidden_layers(make_record: MakeRecord) -> None:
+    records = [make_record(arm, widths=(5, 4, 3), num_components=2) for arm in ("FC", "BL")]
+    table = metrics.budget_table(records, 6).replace("\N{NO-BREAK SPACE}", " ", regex=True)
+    assert table.network.tolist() == ["FC 6→5→4→3", "BL 6→5→4→3, K = 2"]
+    assert table["size"].tolist() == ["n = 5, 4", "K = 2"]
+    assert table.hidden.tolist() == ["", "5, 4"]
 
 
 def test_a_seed_that_is_lost_does_not_move_the_error_of_a_network(make_record: MakeRecord) -> None:
@@ -785,13 +815,18 @@ def test_budget_summary(budget: pd.DataFrame) -> None:
 def test_against_dense(budget: pd.DataFrame) -> None:
     def compared(table: pd.DataFrame, cost: str = "parameters") -> list[tuple[Any, ...]]:
         found = metrics.against_dense(table, cost)
+        assert found.columns.name == "network"
         assert list(found.columns) == [
             *("error", "FC as good", "cost ratio", "FC in its budget", "its error"),
         ]
-        assert not found.apply(lambda cells: cells.str.contains(" ")).any(axis=None)
+        assert not [cell for _, *row in found.itertuples() for cell in row if " " in cell]
         found = found.replace("\N{NO-BREAK SPACE}", " ", regex=True)
         return list(found.itertuples(name=None))
 
+    pd.testing.assert_frame_equal(
+        metrics.against_dense(budget), metrics.against_dense(budget, "parameters")
+    )
+    assert compared(budget[:3]) == []  # all are dense
     assert compared(budget) == [
         ("BL 6-3, K = 1", "40.00", "n = 2", "1.5", "n = 0", "8.00"),
         ("KUMAR 6-3, K = 1", "8.00", "n = 0", "1.4", "n = 0", "8.00"),
@@ -813,19 +848,21 @@ def test_how_far_the_readouts_have_come(make_record: MakeRecord) -> None:
         return make_record("KUMAR", seed, movement=movement, widths=(4, 3), **settings)
 
     records = [
+        replace(moving(0, 1, 1), config=make_record("FC", 0, widths=(4, 3)).config),
+        make_record("KUMAR", 0, widths=(4, 3), num_components=9),  # from before it was recorded
         *(moving(seed, mu, U, num_components=2) for seed, mu, U in [(0, 1, 0.1), (1, 3, 0.3)]),
         moving(2, 8, 0.8, num_components=2, losses=[1.0, math.nan, math.nan]),  # lost
         moving(0, 2.5, 0.00012, num_components=7),
-        make_record("FC", 0, widths=(4, 3)),
-        make_record("KUMAR", 0, widths=(4, 3), num_components=9),  # from before it was recorded
     ]
-    table = metrics.readout_movement(records, 6)
-    parameters = 2 * (2 * 6 + 4 * 6 + 4) + 2 * (2 * 4 + 3 * 4 + 3)
-    share = f"{100 * 2 * 4 * 6 / parameters:.0f} %"
-    found = table.replace("\N{NO-BREAK SPACE}", " ", regex=True)
-    assert [(name.split()[-1], *row) for name, *row in found.itertuples()] == [
-        ("2", "2", "0.2", share),
-        ("7", "2.5", "0.00012", share),
+    table = metrics.readout_movement(records, 60)
+    assert list(table.columns) == ["mu moved", "U moved", "share of parameters in U"]
+    parameters = 2 * (2 * 60 + 4 * 60 + 4) + 2 * (2 * 4 + 3 * 4 + 3)
+    share = f"{100 * 2 * 4 * 60 / parameters:.0f} %"
+    assert 101 * 2 * 4 * 60 / parameters > float(share[:2]) + 0.5  # no other factor would do
+    table.index = table.index.str.replace("\N{NO-BREAK SPACE}", " ")
+    assert list(table.itertuples(name=None)) == [
+        ("KUMAR 60→4→3, K = 2", "2", "0.2", share),
+        ("KUMAR 60→4→3, K = 7", "2.5", "0.00012", share),
     ]
 
 
@@ -1091,6 +1128,11 @@ def test_the_bootstrap_interval_approaches_that_of_the_normal_distribution() -> 
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.05 * error)
     narrow = metrics.bootstrap_interval(values, level=0.68)
     assert narrow[1] - narrow[0] == pytest.approx(2 * error, rel=0.05)
+
+
+def test_the_bootstrap_interval_is_what_it_was() -> None:
+    values = [-3.1, 0.2, -1.7, 0.9, 0.33, 2.71828, -1.234]
+    assert metrics.bootstrap_interval(values) == pytest.approx((-1.572, 1.0264057), abs=1e-7)
 
 
 def test_the_bootstrap_interval_of_two_values() -> None:
