@@ -1,7 +1,6 @@
 """Whatever is refused: by an error that names what came and what is allowed, and without a trace.
 
-The table is bad_inputs.toml. Bad parameters of notebooks are tried in test_papermill.py, those of
-the command line in study/test_verify.py and study/test_reproduce.py.
+The tables are in bad_inputs.toml. Bad parameters of notebooks are tried in test_papermill.py.
 """
 
 import copy
@@ -16,11 +15,12 @@ from torch import nn
 import gmlib
 from gmlib import GaussianMixtureLayer as Layer
 from gmlib import functional, init
-from gmlib.study import data, ledger, metrics, sweep, training
+from gmlib.study import cli, data, ledger, metrics, reproduce, sweep, training
 from gmlib.study.config import RunConfig, run_configs
 
 TABLE = tomllib.loads(Path(__file__).with_name("bad_inputs.toml").read_text(encoding="utf-8"))
 ROWS = TABLE["refused"]
+COMMANDS = {"gmlib": cli.main, "reproduce": reproduce.main}
 
 
 class Unreached(nn.Module):
@@ -100,3 +100,23 @@ def test_it_is_refused_and_nothing_changes(call, error, message, names, measured
     assert draws or torch.equal(torch.get_rng_state(), random)
     assert not names["ledger"].folder.exists()
     measured.add("refused", "bad inputs to the package")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), TABLE["command_line"], ids=[line for line, _ in TABLE["command_line"]]
+)
+def test_a_bad_command_line_is_refused(line, message, tmp_path, monkeypatch, capsys, measured):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    line = line.replace("COMMITTED", str(ledger.Ledger().folder))
+    program, *arguments = line.split()
+    try:
+        code = COMMANDS[program](arguments)
+    except SystemExit as stop:
+        code = stop.code
+    # A text as its code is what Python writes, and exits with 1.
+    error = capsys.readouterr().err if isinstance(code, int) else code
+    assert code not in (0, None)
+    assert message in error
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+    measured.add("refused", "bad command lines")

@@ -129,8 +129,11 @@ BAD = {
     ("name", "parameters", "sentence"),
     [(name, *case) for name, cases in BAD.items() for case in cases],
 )
-def test_bad_parameters_stop_a_notebook_before_it_trains(name, parameters, sentence, tmp_path):
+def test_bad_parameters_stop_a_notebook_before_it_trains(
+    name, parameters, sentence, tmp_path, measured
+):
     with pytest.raises(papermill.PapermillExecutionError, match=sentence) as failure:
         execute(name, tmp_path, **parameters)
     assert failure.value.exec_count <= 3
     assert not (tmp_path / "ledger").exists()
+    measured.add("refused", "bad parameters of notebooks")

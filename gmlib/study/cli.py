@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gmlib.study.data import DataError
 from gmlib.study.ledger import Ledger, LedgerError, printable
 from gmlib.study.verify import choose, verify
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.action(options))
-    except LedgerError as error:
+    except (DataError, LedgerError) as error:
         print(f"gmlib: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

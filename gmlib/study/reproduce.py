@@ -14,12 +14,15 @@ from pathlib import Path
 import joblib
 import numpy as np
 
-from gmlib.study.ledger import Ledger
+from gmlib.study.data import DataError
+from gmlib.study.ledger import Ledger, LedgerError
 from gmlib.study.studies import STUDIES
 from gmlib.study.sweep import sweep
 from gmlib.study.training import RunRecord
 
 __all__ = ["agreement"]
+
+_PROGRAM = "python -m gmlib.study.reproduce"
 
 
 def agreement(ours: Sequence[RunRecord], committed: Sequence[RunRecord]) -> str:
@@ -56,16 +59,23 @@ def _workers_of(scheduler: str | None) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, compare and print; 1 if a committed record is missing, 130 if interrupted."""
+    """Train, compare and print.
+
+    Returns:
+        1 if a committed record is missing, 2 if nothing can be done, 130 if interrupted.
+    """
     try:
         return _reproduce(arguments)
+    except (DataError, LedgerError) as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as interruption:
         print(str(interruption) or "interrupted", file=sys.stderr)
         return 130
 
 
 def _reproduce(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m gmlib.study.reproduce", description=__doc__)
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument(
         "--ledger",
         type=Path,
@@ -97,6 +107,10 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
     ledger, committed = Ledger(options.ledger), Ledger()
     if ledger.folder.resolve() == committed.folder.resolve():
         parser.error(f"--ledger must not be the committed ledger {committed.folder}")
+    try:
+        sweep([], ledger, options.jobs, options.device)  # before anything is removed
+    except ValueError as error:
+        parser.error(str(error))
     configs = [config for study in studies.values() for config in study]
     with _workers_of(options.scheduler):
         if all(config in ledger for config in configs):

@@ -163,6 +163,15 @@ def test_refuses_the_committed_ledger(studies, tmp_path, capsys):
     assert "must not be the committed ledger" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [("--jobs", "0"), ("--device", "abacus")])
+def test_a_bad_argument_costs_no_record(arguments, studies, tmp_path):
+    ledger = Ledger(tmp_path / "new")
+    sweep([config for study in studies.values() for config in study], ledger, jobs=1)
+    with pytest.raises(SystemExit):
+        reproduce.main(["--ledger", str(ledger.folder), *arguments])
+    assert len(list(ledger)) == 3
+
+
 def test_says_why_there_is_no_cluster(studies, tmp_path):
     sweep(
         [config for study in studies.values() for config in study], Ledger(tmp_path / "new"), jobs=1
