@@ -16,6 +16,7 @@ from gmlib import GaussianMixtureLayer
 from gmlib.functional import gm_layer, relu_moments
 
 DTYPES = [torch.float32, torch.float64]
+PRECISIONS = {torch.float32: "single", torch.float64: "double"}
 SIDES = ("z ≥ −5", "z < −5")
 
 
@@ -78,8 +79,8 @@ def test_values_and_slopes_to_the_last_digits(dtype, torture, measured):
     count = 1_000_000 if torture else 4_000
     worst = worst_errors(dtype, count)
     for (name, side), error in worst.items():
-        measured(f"{dtype}"[6:], f"{name}, {side}", round(error, 2))
-    measured("numbers", f"points compared with fifty digits, {dtype}", count)
+        measured("ulps", f"{name}, {side}, {PRECISIONS[dtype]}", round(error, 2))
+    measured("numbers", f"points against fifty digits, {PRECISIONS[dtype]} precision", count)
     assert max(worst.values()) <= 5.0
 
 

@@ -323,7 +323,11 @@ def test_without_a_project_the_folder_has_to_be_named(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gmlib, "__file__", str(elsewhere / "site-packages/gmlib/__init__.py"))
-    with pytest.raises(LedgerError, match=f"{re.escape(str(elsewhere))}.*or set GMLIB_RESULTS"):
+    with pytest.raises(
+        LedgerError,
+        match=rf"^neither {re.escape(str(elsewhere))} nor a folder above it is this project; "
+        "name the folder of the ledger, or set GMLIB_RESULTS$",
+    ):
         Ledger()
     assert Ledger("anywhere").folder == Path("anywhere")
 
@@ -769,6 +773,14 @@ def test_a_check_names_every_bad_file_and_changes_none(
     assert listing(damaged.folder) == before
     expected = {path.name for path in paths.values()}
     assert set(faults) == expected | {"orphan.npz", "notes.txt", ".a-1.tmp"}
+    others = {
+        "orphan.npz": "belongs to no record; the sweep writes it again",
+        "notes.txt": "is no record; it does not belong into a ledger",
+        ".a-1.tmp": "was left by a process that ended; it holds nothing",
+    }
+    for name, sentence in others.items():
+        assert str(faults[name]) == f"{damaged.folder / name} {sentence}"
+        assert faults[name].bad
     for seed, reason in REASONS.items():
         fault = faults[paths[seed].name]
         assert str(fault).startswith(f"{paths[seed]} {reason}")

@@ -837,6 +837,8 @@ def test_against_dense(budget: pd.DataFrame) -> None:
         ("BL 6-3, K = 1", "40.00", "n = 0", "0.9", "–", "–"),  # none is that cheap
         ("KUMAR 6-3, K = 1", "8.00", "n = 0", "1.4", "n = 0", "8.00"),
     ]
+    alike = budget.assign(parameters=[1500, 300, 200, 300, 300, 2700])
+    assert compared(alike)[0][4:] == ("n = 0", "8.00")  # one that costs as much is in the budget
     better = budget.assign(error=[5.0, 8.0, 30.0, 40.0, 4.0, 90.0])
     assert compared(better)[1][2:] == ("–", "–", "n = 0", "8.00")  # no dense network is as good
 

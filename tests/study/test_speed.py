@@ -13,7 +13,7 @@ QUARTILES = {"low": 1.9, "median": 2.0, "high": 2.2}
 
 
 @pytest.fixture
-def measured() -> dict:
+def figures() -> dict:
     return {
         "machine": {"cpu": "a processor", "torch": "2.13.0"},
         "step": {
@@ -35,12 +35,12 @@ def measured() -> dict:
     }
 
 
-def test_tables(measured: dict) -> None:
-    steps = speed.step_table(measured)
+def test_tables(figures: dict) -> None:
+    steps = speed.step_table(figures)
     assert list(steps.index) == ["bare products", "gmlib"]  # the quickest first
     assert steps.loc["gmlib"].to_dict() == {**QUARTILES, "ms": 4.0}
-    assert speed.ratio_table(measured).loc["gmlib / bare products", "high"] == 2.2
-    scaling = speed.scaling_table(measured)
+    assert speed.ratio_table(figures).loc["gmlib / bare products", "high"] == 2.2
+    scaling = speed.scaling_table(figures)
     assert scaling.to_dict("list") == {
         "size": ["K", "K", "d"],
         "value": [4, 8, 7],
@@ -49,10 +49,10 @@ def test_tables(measured: dict) -> None:
     }
 
 
-def test_reads_what_was_written(measured: dict, tmp_path: Path) -> None:
+def test_reads_what_was_written(figures: dict, tmp_path: Path) -> None:
     file = tmp_path / "speed.json"
-    file.write_text(json.dumps(measured))
-    assert speed.read(file) == measured
+    file.write_text(json.dumps(figures))
+    assert speed.read(file) == figures
 
 
 def test_the_projects_own_file_is_complete() -> None:

@@ -51,10 +51,8 @@ def test_how_far_rounding_carries(arm: str, tiny: Configure, torture: bool, meas
     per_epoch = record.curves["step"][-1] / config.epochs
     for epoch in (1, 5, config.epochs):
         at = record.curves["step"].index(epoch * per_epoch)
-        points = f"{100 * band[at]:.2f} points"
-        measured(
-            "chaos", f"test error of {arm} after {epoch} epochs, inputs moved by an ulp", points
-        )
+        name = f"{arm}, after {epoch} epoch{'s' * (epoch > 1)}"
+        measured("chaos", name, f"{100 * band[at]:.2f} points")
 
 
 def test_snapshots_are_not_needed(tiny: Configure) -> None:
