@@ -445,8 +445,6 @@ def scale_report(
     return _measure(module, data, None, layer_type)
 
 
-@torch.no_grad()
-@torch.random.fork_rng()  # data may draw from the global generator too: a DataLoader does
 def _measure(
     module: nn.Module,
     data: Tensor | Iterable[Any],
@@ -454,7 +452,14 @@ def _measure(
     layer_type: type[nn.Module] = GaussianMixtureLayer,
 ) -> ScaleReport:
     """Pass `data` through `module` once and measure, and with a target rescale, as it goes."""
-    inputs = _joined(data)
+    # Data may draw from the global generator too: a DataLoader does.
+    with torch.no_grad(), torch.random.fork_rng():
+        return _measure_joined(module, _joined(data), target_std, layer_type)
+
+
+def _measure_joined(
+    module: nn.Module, inputs: Tensor, target_std: float | None, layer_type: type[nn.Module]
+) -> ScaleReport:
     layers = _layers(module, layer_type)
     if target_std is not None:
         _check_readouts(module)
