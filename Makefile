@@ -5,11 +5,12 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 ENV := .venv/complete
 BOOK := _build/html/index.html
-BOOK_SOURCES := $(shell find _config.yml _toc.yml book gmlib notebooks results -type f \
+BOOK_SOURCES := $(wildcard benchmarks/*.json) $(shell find _config.yml _toc.yml book gmlib \
+	notebooks results -type f \
 	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
 
 .DELETE_ON_ERROR:
-.PHONY: help book archive pdf test notebooks reproduce bench torture lint lock clean
+.PHONY: help book archive pdf test notebooks reproduce bench torture mutants lint lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +49,9 @@ bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the m
 torture: $(ENV) ## the tests that can try harder, for hours; writes benchmarks/torture.json
 	$(BIN)/pytest --torture benchmarks/torture.json
 
+mutants: $(ENV) ## change the code in small ways and see that tests fail, for an hour
+	$(BIN)/python benchmarks/mutants.py
+
 lint: $(ENV) ## ruff and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -62,17 +66,18 @@ lock: ## resolve constraints.txt and requirements.txt anew, but torch and torchv
 	# A CUDA build of torch brings libraries of its own, at versions of its own.
 	$(BIN)/pip freeze --all --exclude-editable \
 		| sed -E '/^(cuda|nvidia|triton)/d; s/\+[a-z0-9]+$$//' >> .venv/constraints.txt
-	mv .venv/constraints.txt constraints.txt
 	$(BIN)/pip install uv
-	# Which build of torch there is depends on the machine, and so on what else it needs.
-	grep -vE '^torch(vision)?==' constraints.txt | $(BIN)/uv pip compile - --no-deps \
+	# Which build of torch there is depends on the machine, and so does what else it needs.
+	grep -vE '^torch(vision)?==' .venv/constraints.txt | $(BIN)/uv pip compile - --no-deps \
 		--generate-hashes --no-annotate --custom-compile-command 'make lock' \
-		--output-file requirements.txt
+		--output-file .venv/requirements.txt
 	$(BIN)/pip uninstall --yes uv
+	mv .venv/constraints.txt .venv/requirements.txt .
+	@echo "environment.yml names versions too; test_environment.py says which are old now"
 	touch $(ENV)
 
 clean: ## remove what was built and cached, but not .venv
-	rm -rf _build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf _build dist mutants .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # From nothing: a second build in place reads no page again, so its warnings would go unseen.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils.benchmark import Timer
 
+from gmlib.study.measured import measured_file
 from gmlib.study.provenance import cpu_model
-from gmlib.study.speed import speed_file
 
 
 def interleaved(
@@ -71,6 +71,6 @@ def machine() -> dict[str, str]:
 
 def write(sections: Mapping[str, Any]) -> None:
     """Put the sections into the file; the others stay."""
-    file = speed_file()
+    file = measured_file("speed.json")
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**known, **sections}, indent=1) + "\n")

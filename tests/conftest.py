@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
-from gmlib.study.provenance import cpu_model
+from gmlib.study.provenance import cpu_model, git_state
 
 # The same examples every time, so that a failure is the change's; others under torture.
 settings.register_profile("default", max_examples=300, derandomize=True, deadline=None)
@@ -37,13 +37,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_runtest_logreport(report):
-    if report.failed:
-        MEASURED.forget(report.nodeid)
+    if report.when == "call":
+        MEASURED.ran(report.nodeid, report.passed)
 
 
 def pytest_sessionfinish(session):
     if file := session.config.getoption("--torture"):
-        MEASURED.write(file, {_function(item.nodeid) for item in session.items})
+        MEASURED.write(file)
 
 
 class Measured:
@@ -51,32 +51,37 @@ class Measured:
 
     def __init__(self):
         self.rows = {}
+        self.passed = {}  # by test function, all its parameters taken together
 
     def __call__(self, section, what, figure):
         """Keep a figure, a number or a text."""
+        commit, dirty = git_state()
         self.rows[section, what] = {
             "section": section,
             "what": what,
             "figure": figure,
             "test": _function(os.environ["PYTEST_CURRENT_TEST"].partition(" ")[0]),
             "cpu": cpu_model(),
+            "commit": f"{commit}{', changed' * bool(dirty)}",
             "date": datetime.now(UTC).date().isoformat(),
         }
 
     def add(self, section, what, number=1):
         """Count."""
-        so_far = self.rows.get((section, what), {"figure": 0})["figure"]
-        self(section, what, so_far + number)
+        if (section, what) not in self.rows:
+            self(section, what, 0)
+        self.rows[section, what]["figure"] += number
 
-    def forget(self, test):
-        """What a test measured that then failed."""
-        rows = self.rows.items()
-        self.rows = {key: row for key, row in rows if row["test"] != _function(test)}
+    def ran(self, test, passed):
+        """A test has come to its end."""
+        name = _function(test)
+        self.passed[name] = self.passed.get(name, True) and passed
 
-    def write(self, file, tests):
-        """Into a file, which keeps what other tests than these measured."""
-        rows = json.loads(file.read_text()) if file.exists() else []
-        rows = [row for row in rows if row["test"] not in tests] + [*self.rows.values()]
+    def write(self, file):
+        """Into a file; it keeps the figures of tests that did not run, but none of failed ones."""
+        known = json.loads(file.read_text()) if file.exists() else []
+        rows = [row for row in known if row["test"] not in self.passed]
+        rows += [row for row in self.rows.values() if self.passed.get(row["test"])]
         file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 

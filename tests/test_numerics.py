@@ -41,8 +41,8 @@ def in_ulps(found, exact, dtype, lost):
 def worst_errors(dtype, count):
     """Largest errors of F, G and their slopes, in ulp beyond what the rounding of z costs.
 
-    Nor does what falls below the smallest normal number count, where phi(z) does: for |z| above 13
-    in single precision and above 37 in double.
+    Where phi(z) falls below the smallest normal number, for |z| above 13 in single precision and
+    above 37 in double, or the value itself does, so much does not count.
     """
     m, t = (tensor.requires_grad_() for tensor in grid(dtype, count))
     F, G = relu_moments(m, t)
@@ -68,7 +68,7 @@ def worst_errors(dtype, count):
             )
             for name, value, (wanted, by_z, by_phi) in zip(names, found, exact, strict=True):
                 if wanted:
-                    lost = half * by_z + tiny * max(by_phi, 1)
+                    lost = half * by_z + tiny * (by_phi * (phi < tiny) + (abs(wanted) < tiny))
                     error = in_ulps(value, wanted, dtype, lost)
                     worst[name, SIDES[z < -5]] = max(worst[name, SIDES[z < -5]], error)
     return worst

@@ -26,8 +26,15 @@ def pickles(source):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [name.name for name in node.names if name.name.split(".")[0] in MODULES]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
-            found.append(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if module.split(".")[0] in MODULES:
+                found.append(module)
+            found += [
+                f"{module}.{name.name}"
+                for name in node.names
+                if f"{module}.{name.name}" in RUNS_CODE
+            ]
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
@@ -56,6 +63,7 @@ def test_only_one_place_reads_pickles():
     [
         ("import pickle as p", ["pickle"]),
         ("from pickle import loads", ["pickle"]),
+        ("from torch import load", ["torch.load"]),
         ("torch.load('x')", ["torch.load"]),
         ("torch.load('x', weights_only=False)", ["torch.load"]),
         ("torch.load('x', weights_only=True)", []),

@@ -307,8 +307,12 @@ def _decode_mnist(files: Mapping[str, bytes]) -> tuple[Tensor, Tensor, Tensor, T
 
 def _from_torchvision(class_name: str, below: str, folder: Path) -> None:
     """Let torchvision download from its mirrors (it draws a plain tqdm bar of its own)."""
+    data_set = getattr(_import_torchvision().datasets, class_name)
+    # Not by its constructor, which reads what it has downloaded: CIFAR-10's as any pickle.
+    made = data_set.__new__(data_set)
+    made.root = str(folder)
     with _bounded_downloads():
-        getattr(_import_torchvision().datasets, class_name)(folder, download=True)
+        made.download()
     for path in (folder / below).iterdir():
         os.replace(path, folder / path.name)
 

@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from gmlib.study.ledger import project_root
+from gmlib.study.measured import load, measured_file
 
-__all__ = ["ratio_table", "read", "scaling_table", "speed_file", "step_table"]
-
-
-def speed_file() -> Path:
-    """Where the figures are: ``benchmarks/speed.json`` in the project.
-
-    Raises:
-        FileNotFoundError: If the working directory is not in the project, nor the package.
-    """
-    root = project_root()
-    if root is None:
-        raise FileNotFoundError(f"neither {Path.cwd()} nor a folder above it is this project")
-    return root / "benchmarks" / "speed.json"
+__all__ = ["ratio_table", "read", "scaling_table", "step_table"]
 
 
 def read(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """The figures, section by section, as they were measured.
 
     Args:
-        path: The file; that of the project by default.
+        path: The file; ``benchmarks/speed.json`` in the project by default.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not what ``make bench`` writes.
     """
-    file = speed_file() if path is None else Path(path)
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} does not exist; `make bench` writes it") from None
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); `make bench` writes it anew") from None
+    content = load(path, "speed.json", "make bench")
     missing = {"machine", "step", "scaling", "sampling", "together"} - set(content)
     if missing:
-        raise ValueError(f"{file} lacks {sorted(missing)}; `make bench` writes it anew")
+        raise ValueError(
+            f"{path or measured_file('speed.json')} lacks {sorted(missing)}; "
+            "`make bench` writes it anew"
+        )
     return content  # type: ignore[no-any-return]
 
 

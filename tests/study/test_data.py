@@ -255,7 +255,9 @@ def test_cifar_is_downloaded_once(
     download_cifar: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     download_cifar(write_cifar)
-    dataset = data.load("cifar-10", "dataset")
+    with monkeypatch.context() as patch:
+        patch.setattr(pickle, "load", partial(pytest.fail, "a pickle is read without restraint"))
+        dataset = data.load("cifar-10", "dataset")
     x_train = torch.cat([images for images, *_ in CIFAR_BATCHES[:5]])
     x_test, y_test, _ = CIFAR_BATCHES[5]
     expected = data.standardize_dataset(x_train, x_test)
@@ -555,12 +557,15 @@ def test_torchvision_cannot_hang_and_leaves_only_the_files(
 ) -> None:
     timeouts: list[float | None] = []
 
-    def download(root: Path, download: bool) -> None:
-        timeouts.append(socket.getdefaulttimeout())
-        (root / "MNIST" / "raw").mkdir(parents=True)
-        write_tiny(root / "MNIST" / "raw")
+    class Fake:
+        root: str
 
-    fake = SimpleNamespace(datasets=SimpleNamespace(MNIST=download))
+        def download(self) -> None:
+            timeouts.append(socket.getdefaulttimeout())
+            (Path(self.root) / "MNIST" / "raw").mkdir(parents=True)
+            write_tiny(Path(self.root) / "MNIST" / "raw")
+
+    fake = SimpleNamespace(datasets=SimpleNamespace(MNIST=Fake))
     monkeypatch.setattr(sources, "_import_torchvision", lambda: fake)
     sources._from_torchvision("MNIST", "MNIST/raw", tmp_path)
     assert timeouts == [sources._SOCKET_SECONDS]

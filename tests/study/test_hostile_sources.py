@@ -481,7 +481,7 @@ def test_an_attack_is_refused(attack: Attack, scene: Scene, tmp_path: Path, meas
     assert all((scene.raw / file).exists() for file in FILES)
     assert_whole(scene.raw)
     assert list(tmp_path.rglob("evil*")) == []
-    measured.add("refused", "attacks on cache, mirrors, package index and archives")
+    measured.add("damage", "attacks on cache, mirrors, package index and archives")
 
 
 def test_the_mirror_is_believed_when_it_is_honest(scene: Scene) -> None:

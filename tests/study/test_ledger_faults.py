@@ -869,7 +869,7 @@ def test_damage_is_found_and_set_aside_and_made_good(
     sweep(configs, whole, jobs=1)
     assert trained == [config for config in configs if not is_sound(config)]
     assert lasting(whole) == expected
-    measured.add("refused", "kinds of damage to the ledger: found, set aside and made good")
+    measured.add("damage", "kinds of damage to the ledger: found, set aside and made good")
 
 
 def test_a_newer_version_s_record_stays(

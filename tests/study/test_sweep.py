@@ -59,6 +59,7 @@ def assert_same_runs(ones: list[RunRecord], others: list[RunRecord]) -> None:
     assert [record.config for record in ones] == [record.config for record in others]
     for one, other in zip(ones, others, strict=True):
         np.testing.assert_equal(dict(one.curves), dict(other.curves))  # takes NaN as equal to NaN
+        np.testing.assert_equal(dict(one.movement), dict(other.movement))
         assert one.init_report == other.init_report
         assert list(one.snapshots) == list(other.snapshots)
         for name, array in one.snapshots.items():

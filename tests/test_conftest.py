@@ -1,0 +1,81 @@
+"""What tests measured: kept when they passed, and never lost to a run that did not get to them."""
+
+import json
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ["pytester"]
+
+TESTS = """
+import pytest
+
+def test_counts(measured):
+    for _ in range(3):
+        measured.add("a", "examples")
+
+@pytest.mark.parametrize("x", [1, 2, 3])
+def test_of_parameters(x, measured, request):
+    measured("b", f"figure {x}", x)
+    assert x != int(request.config.getoption("--fails"))
+
+def test_that_tries(torture):
+    assert torture
+
+def test_of_something_else():
+    pass
+"""
+
+
+@pytest.fixture
+def run(pytester, pytestconfig):
+    """Run the tests under torture; what the file then holds, as (what, figure)."""
+    source = (pytestconfig.rootpath / "tests/conftest.py").read_text()
+    source = source.replace(
+        "def pytest_addoption(parser):",
+        "def pytest_addoption(parser):\n    parser.addoption('--fails', default=0)",
+    )
+    pytester.makeconftest(source)
+    pytester.makepyfile(TESTS)
+
+    def run(*arguments):
+        pytester.runpytest("--torture", "figures.json", *arguments)
+        rows = json.loads((pytester.path / "figures.json").read_text())
+        for row in rows:
+            assert set(row) == {"section", "what", "figure", "test", "cpu", "commit", "date"}
+            assert "[" not in row["test"]
+        return {row["what"]: row["figure"] for row in rows}
+
+    profile = settings.get_current_profile_name()
+    yield run
+    settings.load_profile(profile)  # the inner run has set its own
+
+
+ALL = {"examples": 3, "figure 1": 1, "figure 2": 2, "figure 3": 3}
+
+
+def test_figures_are_written(run, pytester):
+    assert run() == ALL
+    result = pytester.runpytest("--torture", "figures.json")
+    result.assert_outcomes(passed=5)  # the one that neither tries nor measures is left out
+    pytester.runpytest().assert_outcomes(passed=5, failed=1)
+
+
+def test_figures_of_tests_that_did_not_run_stay(run):
+    run()
+    assert run("--collect-only") == ALL
+    assert run("-k", "counts") == ALL
+    assert run("-k", "nothing") == ALL
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_a_test_that_fails_has_no_figures(run, fails):
+    run()
+    assert run("--fails", str(fails)) == {"examples": 3}
+
+
+def test_what_comes_after_an_end_stays(run):
+    run()
+    assert run("--fails", "1", "-x") == {"examples": 3}
+    run()
+    assert run("--deselect", "test_what_comes_after_an_end_stays.py::test_of_parameters") == ALL
