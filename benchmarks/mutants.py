@@ -29,9 +29,7 @@ def change(mutant: str) -> str:
     """What the mutant is, as function: old line => new line."""
     diff = get_diff_for_mutant(mutant).splitlines()
     old, new = (
-        " ".join(
-            line[1:].strip() for line in diff if re.match(rf"\{sign}(?!\{sign}\{sign} )", line)
-        )
+        " ".join(line[1:].strip() for line in diff if line[:1] == sign and line[:3] != 3 * sign)
         for sign in "-+"
     )
     function = mutant.rpartition("__mutmut_")[0].rpartition(".")[2]

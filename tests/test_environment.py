@@ -48,6 +48,10 @@ def test_requirements_are_the_constraints_with_hashes():
         assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", entry) for entry in hashes)
     wanted = {name: v for name, v in constraints().items() if name not in ("torch", "torchvision")}
     assert pins(pin for pin, *_ in entries) == wanted
+    assert (
+        "pip install --require-hashes --no-deps -r requirements.txt\n"
+        in (ROOT / "Makefile").read_text()
+    )
 
 
 def direct_requirements():
