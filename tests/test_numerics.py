@@ -41,8 +41,8 @@ def in_ulps(found, exact, dtype, lost):
 def worst_errors(dtype, count):
     """Largest errors of F, G and their slopes, in ulp beyond what the rounding of z costs.
 
-    Where phi(z) falls below the smallest normal number, for |z| above 13 in single precision and
-    above 37 in double, or the value itself does, so much does not count.
+    Where F / t, G or phi(z), from which the value comes, or the value itself is below the smallest
+    normal number, so much does not count: for z below -13 in single precision, and -37 in double.
     """
     m, t = (tensor.requires_grad_() for tensor in grid(dtype, count))
     F, G = relu_moments(m, t)
@@ -57,7 +57,7 @@ def worst_errors(dtype, count):
             z = mpmath.mpf(m_i) / t_i
             Phi, phi = mpmath.ncdf(z), mpmath.npdf(z)
             F_i = m_i * Phi + t_i * phi
-            # Each with how it changes with the relative size of z, and with phi.
+            # Each with how it changes with the relative size of z, and the unit it is computed in.
             exact = (
                 (F_i, abs(m_i) * Phi, t_i),
                 (Phi, abs(z) * phi, 1),
@@ -66,9 +66,10 @@ def worst_errors(dtype, count):
                 (phi / t_i, z**2 * phi / t_i, 1 / t_i),
                 (-z * phi / t_i, abs(z) * abs(1 - z**2) * phi / t_i, max(abs(z), 1) / t_i),
             )
-            for name, value, (wanted, by_z, by_phi) in zip(names, found, exact, strict=True):
+            for name, value, (wanted, by_z, scale) in zip(names, found, exact, strict=True):
                 if wanted:
-                    lost = half * by_z + tiny * (by_phi * (phi < tiny) + (abs(wanted) < tiny))
+                    small = (unit for unit in (scale, 1) if abs(wanted) < tiny * unit)
+                    lost = half * by_z + tiny * sum(small)
                     error = in_ulps(value, wanted, dtype, lost)
                     worst[name, SIDES[z < -5]] = max(worst[name, SIDES[z < -5]], error)
     return worst
