@@ -7,6 +7,7 @@ Ends with 1 if one has none, or a reason explains nothing.
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -72,7 +73,8 @@ def main() -> int:
     if not parser.parse_args().resume:
         shutil.rmtree(folder, ignore_errors=True)
     mutmut = Path(sys.executable).with_name("mutmut")
-    subprocess.run([mutmut, "run"], cwd=ROOT, check=True)
+    one_thread_each = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([mutmut, "run"], cwd=ROOT, env=one_thread_each, check=True)
     modules = found(folder)
     commit, dirty = git_state()
     content = {

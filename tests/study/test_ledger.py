@@ -686,11 +686,41 @@ def test_a_record_appears_only_when_it_is_complete(
     def look(descriptor: int) -> None:
         fsync(descriptor)
         seen.append((record.config in ledger, len(list(ledger))))
+        (draft,) = (path for path in ledger.folder.iterdir() if path.suffix != ".npz")
+        # By which the next who writes this record knows whose it is.
+        assert re.fullmatch(rf"\.{record.config.run_id}-\w+\.tmp", draft.name)
+        assert [fault for fault in ledger.check() if fault.path == draft] == []
 
     monkeypatch.setattr(os, "fsync", look)
     ledger.put(record)
     assert seen == [(False, 0), (False, 0)]
     assert len(list(ledger)) == 1
+
+
+def test_the_folder_is_made_with_those_above_it(tmp_path: Path, make_record: MakeRecord) -> None:
+    ledger = Ledger(tmp_path / "a/b/results")
+    ledger.put(make_record())
+    assert len(list(ledger)) == 1
+
+
+@pytest.mark.parametrize("name", [".hidden", "draft.tmp", ".tmp"])
+def test_what_only_resembles_a_draft_is_no_record(
+    name: str, ledger: Ledger, make_record: MakeRecord
+) -> None:
+    ledger.put(make_record())
+    (ledger.folder / name).touch()
+    (fault,) = ledger.check()
+    assert (fault.path.name, fault.reason) == (name, "is no record")
+
+
+def test_a_curve_of_something_else_is_named(ledger: Ledger, make_record: MakeRecord) -> None:
+    path = ledger.put(make_record())
+    content = json.loads(path.read_text())
+    content["curves"]["test_loss"] = "abc"
+    del content["digest"]
+    path.write_text(json.dumps(content | {"digest": ledger_module._digest(content)}))
+    (fault,) = ledger.check()
+    assert fault.reason == "is not a valid record (a curve holds something else than numbers)"
 
 
 def test_many_may_write_the_same_run_at_once(
