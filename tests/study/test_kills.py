@@ -77,7 +77,11 @@ def test_killed_at_any_instant(
         )
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(instants.uniform(0.0, 6.0))
+        # Some files are there, and the next is being trained or written.
+        files = instants.randrange(len(expected))
+        while process.poll() is None and len(list(ledger.folder.glob("*.[jn]*"))) < files:
+            time.sleep(0.001)
+        time.sleep(instants.uniform(0.0, 0.3) if files else instants.uniform(0.0, 3.0))
         os.killpg(process.pid, signal.SIGKILL)
         ended += process.wait() == 0
         process.stdout.close()
