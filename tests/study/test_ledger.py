@@ -713,14 +713,47 @@ def test_what_only_resembles_a_draft_is_no_record(
     assert (fault.path.name, fault.reason) == (name, "is no record")
 
 
-def test_a_curve_of_something_else_is_named(ledger: Ledger, make_record: MakeRecord) -> None:
+CURVE = ("curves", "test_loss")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        (CURVE, "abc", "a curve holds something else than numbers"),
+        (CURVE, [1.0], "its curves differ in length"),
+        (("curves", "step"), [0, 2, 1], "its steps do not rise from 0 on"),
+        (("curves", "step"), [-1, 0, 1], "its steps do not rise from 0 on"),
+        (("wall_time",), -1.0, "its wall_time is -1.0"),
+    ],
+)
+def test_what_makes_no_sense_is_named(
+    place: tuple[str, ...], value: Any, reason: str, ledger: Ledger, make_record: MakeRecord
+) -> None:
     path = ledger.put(make_record())
     content = json.loads(path.read_text())
-    content["curves"]["test_loss"] = "abc"
+    entry = content
+    for key in place[:-1]:
+        entry = entry[key]
+    entry[place[-1]] = value
     del content["digest"]
     path.write_text(json.dumps(content | {"digest": ledger_module._digest(content)}))
     (fault,) = ledger.check()
-    assert fault.reason == "is not a valid record (a curve holds something else than numbers)"
+    assert fault.reason == f"is not a valid record ({reason})"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[1]", "it holds no JSON object"),
+        ('{"schema": 1, "schema": 1}', "an entry hides another of the same name"),
+    ],
+)
+def test_what_is_no_object_is_named(
+    text: str, reason: str, ledger: Ledger, make_record: MakeRecord
+) -> None:
+    ledger.put(make_record()).write_text(text)
+    (fault,) = ledger.check()
+    assert fault.reason == f"is not a valid record ({reason})"
 
 
 def test_many_may_write_the_same_run_at_once(
