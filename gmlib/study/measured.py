@@ -79,11 +79,13 @@ def torture_rows(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
 def figures_table(rows: pd.DataFrame, *sections: str) -> pd.DataFrame:
     """The figures of some sections, in their order, each with the test that measured it.
 
+    A test is told by its file and the words of its name, at which a table's cell can break.
+
     Raises:
         KeyError: If there is none of a section.
     """
     own = pd.concat([_of(rows, section) for section in sections])
-    tests = own.test.str.removeprefix("tests/")
+    tests = own.test.map(_words)
     table = pd.DataFrame({"": own.what, "figure": own.figure.map(_written), "test": tests})
     return labelled(table, "")
 
@@ -101,6 +103,11 @@ def wide_table(rows: pd.DataFrame, section: str) -> pd.DataFrame:
     )
     table = table.loc[parts[0].unique(), parts[1].unique()].map(_written)
     return table.rename_axis(index=None, columns=None)
+
+
+def _words(test: str) -> str:
+    path, *_, name = test.split("::")
+    return f"{Path(path).name}: {name.removeprefix('test_').replace('_', ' ')}"
 
 
 def _written(figure: object) -> str:

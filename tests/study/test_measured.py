@@ -23,8 +23,8 @@ ROWS = [
         ("ulps", "F, z ≥ −5, double", 2.5, "tests/test_a.py::test_one"),
         ("ulps", "G, z < −5, single", 0.5, "tests/test_a.py::test_one"),
         ("ulps", "G, z < −5, double", 0.75, "tests/test_a.py::test_one"),
-        ("kills", "killed", 100_000, "tests/study/test_b.py::test_two"),
-        ("kills", "a share", "some", "tests/study/test_b.py::test_two"),
+        ("kills", "killed", 100_000, "tests/study/test_b.py::TestAll::test_two_of_them"),
+        ("kills", "a share", "some", "tests/study/test_b.py::TestAll::test_two_of_them"),
     ]
 ]
 MUTANTS = {
@@ -56,9 +56,9 @@ def test_tables_of_figures(file: Path) -> None:
     assert list(wide.columns) == ["single", "double"]
     table = measured.figures_table(rows, "kills", "ulps")
     assert list(table.itertuples(name=None))[:3] == [
-        ("killed", "100,000", "study/test_b.py::test_two"),
-        ("a share", "some", "study/test_b.py::test_two"),
-        ("F, z ≥ −5, single", "3.4e-07", "test_a.py::test_one"),
+        ("killed", "100,000", "test_b.py: two of them"),
+        ("a share", "some", "test_b.py: two of them"),
+        ("F, z ≥ −5, single", "3.4e-07", "test_a.py: one"),
     ]
 
 
