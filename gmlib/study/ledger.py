@@ -402,14 +402,11 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _dump(content: dict[str, Any]) -> str:
     """JSON with one line for each top-level key and each curve: short, and fit for a diff."""
-    lines = [
-        f' "{key}": {json.dumps(content[key], allow_nan=False)}' for key in _KEYS if key != "curves"
-    ]
+    lines = [f' "{key}": {json.dumps(content[key])}' for key in _KEYS if key != "curves"]
     for key in ("curves", "movement"):
         if key in content:
             curves = ",\n".join(
-                f'  "{name}": {json.dumps(curve, allow_nan=False)}'
-                for name, curve in content[key].items()
+                f'  "{name}": {json.dumps(curve)}' for name, curve in content[key].items()
             )
             lines.append(f' "{key}": {{\n{curves}\n }}')
     lines.append(f' "digest": "{_digest(content)}"')
@@ -417,6 +414,7 @@ def _dump(content: dict[str, Any]) -> str:
 
 
 def _digest(content: dict[str, Any]) -> str:
+    # What JSON has no word for, NaN, ends here: of nothing that holds it there is a digest.
     return _sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode())
 
 

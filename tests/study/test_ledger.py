@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -655,8 +656,9 @@ def test_a_failed_write_leaves_nothing_behind(
         with pytest.raises((LedgerError, KeyboardInterrupt)) as raised:
             ledger.put(record)
     if isinstance(error, OSError):
-        assert str(raised.value).startswith(
-            f"{ledger.path(record.config)} cannot be written (No space left); see that"
+        assert str(raised.value) == (
+            f"{ledger.path(record.config)} cannot be written (No space left); see that its folder "
+            "can be written and has room, and run the sweep again: what is recorded stays"
         )
     assert record.config not in ledger
     assert ledger.get(record.config) is None
@@ -754,6 +756,69 @@ def test_what_is_no_object_is_named(
     ledger.put(make_record()).write_text(text)
     (fault,) = ledger.check()
     assert fault.reason == f"is not a valid record ({reason})"
+
+
+def test_what_json_has_no_word_for_is_not_written(ledger: Ledger, make_record: MakeRecord) -> None:
+    for wrong in ({"wall_time": math.nan}, {"provenance": {"temperature": math.inf}}):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            ledger.put(dataclasses.replace(make_record(), **wrong))
+        assert listing(ledger.folder) == {}
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.put(make_record())
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(LedgerError) as raised:
+        list(ledger)
+    assert str(raised.value) == (
+        f"{ledger.folder} cannot be read (Permission denied); see that the ledger is a folder that "
+        "may be entered and read"
+    )
+
+
+def test_a_file_that_cannot_be_set_aside_is_named(
+    ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ledger.put(make_record())
+    path.write_text("")
+
+    def refuse(*_: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(LedgerError) as raised:
+            ledger.repair()
+    assert str(raised.value) == (
+        f"{path} cannot be set aside (Read-only file system); see that its folder can be written, "
+        "and repair it again: nothing is lost"
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_a_pipe_is_named(ledger: Ledger, make_record: MakeRecord) -> None:
+    path = ledger.put(make_record())
+    path.unlink()
+    os.mkfifo(path)
+    (fault,) = ledger.check()
+    assert fault.reason == "is not a valid record (it is no regular file)"
+
+
+def test_a_draft_that_is_gone_or_cannot_go_is_no_trouble(
+    ledger: Ledger, make_record: MakeRecord
+) -> None:
+    draft = ledger.folder / f".{ledger.path(make_record().config).stem}-1.tmp"
+    assert not ledger_module._is_old(draft)
+    draft.mkdir(parents=True)
+    os.utime(draft, (0, 0))
+    ledger.put(make_record())
+    assert len(list(ledger)) == 1
 
 
 def test_many_may_write_the_same_run_at_once(
