@@ -647,7 +647,11 @@ class TestRefuses:
             ([[1.0, 2.0]], TypeError, "each batch of data must be a tensor, got float"),
             (torch.ones(3, 6).numpy(), TypeError, "each batch .* got ndarray"),
             ([{"x": torch.ones(3, 6)}], TypeError, "each batch .* got dict"),
-            (torch.tensor(1.0), ValueError, "got a scalar"),
+            (
+                torch.tensor(1.0),
+                ValueError,
+                "^each batch of data needs a batch dimension, got a scalar$",
+            ),
             ((torch.ones(3, 6), torch.arange(3)), ValueError, r"\(3, 6\) and \(3,\).*\[\(inputs"),
         ],
         ids=[

@@ -540,7 +540,11 @@ class TestComputed:
             init_(network)  # writes to neither
             assert stds(network) == pytest.approx([0.5, 0.5], rel=1e-12)
         else:
-            is_refused(init_, network, ValueError, f"{name} of GM layer '1' is computed from")
+            sentence = (
+                f"^{name} of GM layer '1' is computed from other tensors and cannot be written to: "
+                "initialize first, parametrize or prune afterwards$"
+            )
+            is_refused(init_, network, ValueError, sentence)
 
     @pytest.mark.parametrize(("name", "register"), [("U", weight_norm), ("mu", weight_norm)])
     def test_after_the_initialization_is_the_way(self, name, register):
