@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def test_killed_at_any_instant(
         while process.poll() is None and len(list(ledger.folder.glob("*.[jn]*"))) < files:
             time.sleep(0.001)
         time.sleep(instants.uniform(0.0, 0.3) if files else instants.uniform(0.0, 3.0))
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.killpg(process.pid, signal.SIGKILL)
         ended += process.wait() == 0
         process.stdout.close()
         # Whatever is there under a record's name is whole and true; drafts are neither.
