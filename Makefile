@@ -7,7 +7,7 @@ ENV := .venv/complete
 BOOK := _build/html/index.html
 BOOK_SOURCES := $(wildcard benchmarks/*.json) $(shell find _config.yml _toc.yml book gmlib \
 	notebooks results -type f \
-	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null)
+	-not -path '*/__pycache__/*' -not -path '*/.*/*' 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .PHONY: help book archive pdf test notebooks reproduce bench torture mutants lint lock clean
