@@ -55,15 +55,11 @@ class Measured:
 
     def __call__(self, section, what, figure):
         """Keep a figure, a number or a text."""
-        commit, dirty = git_state()
         self.rows[section, what] = {
             "section": section,
             "what": what,
             "figure": figure,
             "test": _function(os.environ["PYTEST_CURRENT_TEST"].partition(" ")[0]),
-            "cpu": cpu_model(),
-            "commit": f"{commit}{', changed' * bool(dirty)}",
-            "date": datetime.now(UTC).date().isoformat(),
         }
 
     def add(self, section, what, number=1):
@@ -81,7 +77,13 @@ class Measured:
         """Into a file; it keeps the figures of tests that did not run, but none of failed ones."""
         known = json.loads(file.read_text()) if file.exists() else []
         rows = [row for row in known if row["test"] not in self.passed]
-        rows += [row for row in self.rows.values() if self.passed.get(row["test"])]
+        commit, dirty = git_state()
+        made = {
+            "cpu": cpu_model(),
+            "commit": f"{commit}{', changed' * bool(dirty)}",
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        rows += [row | made for row in self.rows.values() if self.passed.get(row["test"])]
         file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 

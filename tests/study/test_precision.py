@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from gmlib.study import data
+from gmlib.study import data, training
 from gmlib.study.config import RunConfig
 from gmlib.study.training import build_network, generator_of, reproducible_arithmetic
 
@@ -33,12 +33,8 @@ def trained(
     network: nn.Module, dataset: data.Dataset, config: RunConfig, stops: list[int]
 ) -> Iterator[int]:
     """Train as a run of the study does; yields at the given steps."""
-    sigma, rest = [], []
-    for name, parameter in network.named_parameters():
-        (sigma if name.endswith("sigma") else rest).append(parameter)
-    optimizer = torch.optim.SGD(
-        [{"params": rest, "lr": config.lr}, {"params": sigma, "lr": config.lr_sigma}]
-    )
+    groups = training._parameter_groups(dict(network.named_parameters()), config)
+    optimizer = torch.optim.SGD(groups)
     order = generator_of(config.seed, "order")
     step = 0
     while step <= stops[-1]:
