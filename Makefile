@@ -47,7 +47,7 @@ bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the m
 	$(BIN)/python benchmarks $(if $(STUDY),--study)
 
 torture: $(ENV) ## the tests that can try harder, for hours; writes benchmarks/torture.json
-	$(BIN)/pytest --torture benchmarks/torture.json
+	$(BIN)/pytest --torture=benchmarks/torture.json
 
 mutants: $(ENV) ## change the code in small ways and see that tests fail, for an hour
 	$(BIN)/python benchmarks/mutants.py

@@ -1,6 +1,6 @@
 """How hard the tests try, what they measure for the book, and a real browser for what readers see.
 
-``--torture FILE`` runs those that can try harder or measure something, has them try as hard as
+``--torture=FILE`` runs those that can try harder or measure something, has them try as hard as
 `make torture` does, and writes what they measured.
 """
 

@@ -1,6 +1,10 @@
 """What tests measured: kept when they passed, and never lost to a run that did not get to them."""
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 from hypothesis import settings
@@ -79,3 +83,14 @@ def test_what_comes_after_an_end_stays(run):
     assert run("--fails", "1", "-x") == {"examples": 3}
     run()
     assert run("--deselect", "test_what_comes_after_an_end_stays.py::test_of_parameters") == ALL
+
+
+def test_the_command_of_make_finds_the_tests(pytestconfig):
+    root = pytestconfig.rootpath
+    recipe = re.search(
+        r"^torture:.*\n\t\$\(BIN\)/(.*)", (root / "Makefile").read_text(), re.MULTILINE
+    )
+    command = [sys.executable, "-m", *shlex.split(recipe[1]), "--collect-only", "-q"]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    for row in json.loads((root / "benchmarks/torture.json").read_text()):
+        assert row["test"] in found

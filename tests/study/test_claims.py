@@ -394,7 +394,7 @@ def test_a_comparison_shows_both_numbers():
 
 
 @pytest.mark.parametrize(
-    ("claim", "ours", "note", "measured", "interval"),
+    ("claim", "ours", "note", "text", "interval"),
     [
         # Student's t with one degree of freedom: 12.706 standard errors.
         (claim_of((9, 10)), [9.4, 9.5], "9.0 to 10.0%", "9.4% (9.4 to 9.5)", "8.8 to 10.1"),
@@ -406,9 +406,9 @@ def test_a_comparison_shows_both_numbers():
         (claim_of((9, 10), 0, "", "growth"), [9.0, 10.0], "9 to 10", "10 (9 to 10)", ""),
     ],
 )
-def test_figures_are_written_with_their_unit_and_digits(claim, ours, note, measured, interval):
+def test_figures_are_written_with_their_unit_and_digits(claim, ours, note, text, interval):
     found = claims.judge(claim, np.array(ours))
-    assert (claim.stated_text, found.measured, found.interval) == (note, measured, interval)
+    assert (claim.stated_text, found.measured, found.interval) == (note, text, interval)
 
 
 def test_intervals():
