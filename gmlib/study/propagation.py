@@ -34,7 +34,8 @@ class Ellipses:
     Attributes:
         centers: Means in the plane, shape ``(T, K, 2)``.
         axes: Half axes at one standard deviation, longest first, shape ``(T, K, 2)``.
-        angles: Directions of the first axes in degrees, shape ``(T, K)``.
+        angles: Directions of the first axes in degrees, from -90 to 90, shape ``(T, K)``; 0 for
+            circles, which have none.
     """
 
     centers: Array
@@ -85,10 +86,12 @@ def propagate(record: RunRecord) -> Ellipses:
     plane = principal_plane(mu[-1], sigma[-1])
     centers = mu @ plane
     covariance = np.einsum("dp,tkd,dq->tkpq", plane, sigma**2, plane)
-    variances, directions = np.linalg.eigh(covariance)  # ascending
-    first = directions[..., :, 1]
-    angles = np.degrees(np.arctan2(first[..., 1], first[..., 0]))
-    return Ellipses(centers, np.sqrt(variances[..., ::-1]), angles)
+    small, large = np.moveaxis(np.linalg.eigvalsh(covariance), -1, 0)
+    xx, xy, yy = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
+    angles = 0.5 * np.degrees(np.arctan2(2.0 * xy, xx - yy))
+    # In a circle rounding alone would decide.
+    angles[large - small < 1e-9 * large] = 0.0
+    return Ellipses(centers, np.sqrt(np.stack([large, small], axis=-1)), angles)
 
 
 def principal_plane(mu: Array, sigma: Array) -> Array:

@@ -136,6 +136,14 @@ def test_ellipses_at_an_angle(line: float, angle: float, mixed: Mixed) -> None:
     np.testing.assert_allclose(np.mod(ellipses.angles[0], 180), angle, atol=0.2)
 
 
+def test_circles_have_the_angle_zero(mixed: Mixed) -> None:
+    # As all are at the start of training. In many dimensions something is always rounded.
+    mu = np.random.default_rng(0).normal(size=(2, 4, 100))
+    ellipses = propagate(mixed(mu, np.full_like(mu, 0.3)))
+    np.testing.assert_allclose(ellipses.axes, 0.3, rtol=1e-6)
+    assert (ellipses.angles == 0.0).all()
+
+
 def test_ellipses_are_the_projected_covariances(mixed: Mixed) -> None:
     times = [mixture(seed) for seed in range(3)]
     record = mixed([mu for mu, _ in times], [sigma for _, sigma in times])
@@ -154,6 +162,7 @@ def test_ellipses_are_the_projected_covariances(mixed: Mixed) -> None:
             projected = plane.T @ np.diag(sigma[k] ** 2) @ plane
             np.testing.assert_allclose(rebuilt, projected, atol=1e-5)
             assert ellipses.axes[time, k, 0] >= ellipses.axes[time, k, 1] > 0
+            assert abs(ellipses.angles[time, k]) <= 90.0
 
 
 def test_the_plane_is_that_of_the_end(mixed: Mixed) -> None:
