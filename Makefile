@@ -46,7 +46,7 @@ reproduce: $(ENV) ## every run of the note from scratch, compared with the commi
 bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the main study
 	$(BIN)/python benchmarks $(if $(STUDY),--study)
 
-torture: $(ENV) ## the tests that can try harder, for hours; writes benchmarks/torture.json
+torture: $(ENV) ## the tests that can try harder, for an hour or two; writes benchmarks/torture.json
 	$(BIN)/pytest --torture=benchmarks/torture.json
 
 mutants: $(ENV) ## change the code in small ways and see that tests fail, for an hour
