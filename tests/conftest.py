@@ -42,7 +42,7 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
-    if file := session.config.getoption("--torture"):
+    if (file := session.config.getoption("--torture")) and MEASURED.passed:
         MEASURED.write(file)
 
 
@@ -51,7 +51,7 @@ class Measured:
 
     def __init__(self):
         self.rows = {}
-        self.passed = {}  # by test function, all its parameters taken together
+        self.passed = {}  # those that ran, by function, all its parameters taken together
 
     def __call__(self, section, what, figure):
         """Keep a figure, a number or a text."""

@@ -78,6 +78,15 @@ def test_a_test_that_fails_has_no_figures(run, fails):
     assert run("--fails", str(fails)) == {"examples": 3}
 
 
+def test_the_file_is_left_alone_where_no_test_ran(run, pytester):
+    run()
+    file = pytester.path / "figures.json"
+    before = file.stat().st_mtime_ns
+    run("--collect-only")
+    run("-k", "nothing")
+    assert file.stat().st_mtime_ns == before  # the book is made anew whenever it changes
+
+
 def test_what_comes_after_an_end_stays(run):
     run()
     assert run("--fails", "1", "-x") == {"examples": 3}
