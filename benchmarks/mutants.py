@@ -13,14 +13,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 
 from gmlib.study.measured import measured_file
-from gmlib.study.provenance import git_state
+from gmlib.study.provenance import stamp
 
 ROOT = Path(__file__).parents[1]
 REASONS = tomllib.loads((ROOT / "benchmarks/survivors.toml").read_text())["reasons"]
@@ -76,13 +75,7 @@ def main() -> int:
     one_thread_each = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([mutmut, "run"], cwd=ROOT, env=one_thread_each, check=True)
     modules = found(folder)
-    commit, dirty = git_state()
-    content = {
-        "commit": f"{commit}{', changed' * bool(dirty)}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "modules": modules,
-    }
-    text = json.dumps(content, indent=1, ensure_ascii=False)
+    text = json.dumps({**stamp(), "modules": modules}, indent=1, ensure_ascii=False)
     measured_file("mutants.json").write_text(text + "\n")
     survivors = [survivor for own in modules.values() for survivor in own["survivors"]]
     unexplained = [survivor["change"] for survivor in survivors if not survivor["reason"]]

@@ -7,14 +7,13 @@
 import json
 import os
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
-from gmlib.study.provenance import cpu_model, git_state
+from gmlib.study.provenance import cpu_model, stamp
 
 # The same examples every time, so that a failure is the change's; others under torture.
 settings.register_profile("default", max_examples=300, derandomize=True, deadline=None)
@@ -77,12 +76,7 @@ class Measured:
         """Into a file; it keeps the figures of tests that did not run, but none of failed ones."""
         known = json.loads(file.read_text()) if file.exists() else []
         rows = [row for row in known if row["test"] not in self.passed]
-        commit, dirty = git_state()
-        made = {
-            "cpu": cpu_model(),
-            "commit": f"{commit}{', changed' * bool(dirty)}",
-            "date": datetime.now(UTC).date().isoformat(),
-        }
+        made = {"cpu": cpu_model(), **stamp()}
         rows += [row | made for row in self.rows.values() if self.passed.get(row["test"])]
         file.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 

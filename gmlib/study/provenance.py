@@ -14,7 +14,7 @@ import torch
 
 import gmlib
 
-__all__ = ["cpu_model", "git_state", "provenance"]
+__all__ = ["cpu_model", "git_state", "provenance", "stamp"]
 
 
 def provenance(checksums: Mapping[str, str], device: torch.device, runs: int) -> dict[str, Any]:
@@ -57,6 +57,15 @@ def git_state() -> tuple[str | None, bool | None]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", "."))
     except (OSError, subprocess.CalledProcessError):
         return None, None
+
+
+def stamp() -> dict[str, str]:
+    """Commit of the package, with ", changed" where its files differ from it, and today's date."""
+    commit, dirty = git_state()
+    return {
+        "commit": f"{commit}{', changed' * bool(dirty)}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
 
 
 def _device_name(device: torch.device) -> str:

@@ -28,7 +28,7 @@ from gmlib.study import arms, data, training
 from gmlib.study.config import ARMS as BUILT_IN
 from gmlib.study.config import RunConfig
 from gmlib.study.neurons import NeuronLayer
-from gmlib.study.provenance import git_state
+from gmlib.study.provenance import git_state, stamp
 from gmlib.study.training import (
     Progress,
     RunRecord,
@@ -1024,10 +1024,12 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(tmp_path, "commit", "--quiet", "-m", "The package")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert git_state() == (commit, False)
+    assert stamp()["commit"] == commit
     (tmp_path / "README").write_text("untracked, and no part of the package")
     assert git_state() == (commit, False)
     source.write_text("changed = True")
     assert git_state() == (commit, True)
+    assert stamp()["commit"] == f"{commit}, changed"
 
     monkeypatch.setenv("PATH", "")
     assert git_state() == (None, None)  # no git
