@@ -62,9 +62,9 @@ def errors_in_ulp(m, t, exact):
     Where F / t, G or phi(z), from which the value comes, or the value itself is below the smallest
     normal number, so much does not count: for z below -13 in single precision, and -37 in double.
     """
-    half, tiny = 0.5 * torch.finfo(m.dtype).eps, torch.finfo(m.dtype).tiny
+    eps, tiny = torch.finfo(m.dtype).eps, torch.finfo(m.dtype).tiny
     F, G = relu_moments(m.requires_grad_(), t.requires_grad_())
-    slopes = [torch.autograd.grad(one.sum(), (m, t), retain_graph=True) for one in (F, G)]
+    slopes = [torch.autograd.grad(each.sum(), (m, t), retain_graph=True) for each in (F, G)]
     found = [F, G, *slopes[0], *slopes[1]]
     m, t = m.detach().double(), t.detach().double()
     z, one = m / t, torch.ones_like(t)
@@ -81,23 +81,21 @@ def errors_in_ulp(m, t, exact):
     errors = {}
     for value, (high, low), (name, (by_z, unit)) in zip(found, exact, changes.items(), strict=True):
         size = high.abs()
-        lost = half * by_z + tiny * (unit * (size < tiny * unit) + (size < tiny))
+        lost = 0.5 * eps * by_z + tiny * (unit * (size < tiny * unit) + (size < tiny))
         error = ((value.double() - high) - low).abs() - lost
-        ulp = torch.ldexp(2.0 * half * one, torch.frexp(high).exponent - 1)
+        ulp = torch.ldexp(eps * one, torch.frexp(high).exponent - 1)
         errors[name] = (error / ulp.clamp_min(5e-324)).clamp_min(0.0)  # NaN stays
     return errors
 
 
 def largest(errors, m, t):
-    """By name and side; none may be larger than the book says."""
+    """By name and side."""
     near = m / t >= -5.0
-    worst = {
+    return {
         f"{name}, {side}": error[inside].max().item()
         for name, error in errors.items()
         for side, inside in {"z ≥ −5": near, "z < −5": ~near}.items()
     }
-    assert all(error <= 8.0 for error in worst.values()), worst
-    return worst
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,6 +106,7 @@ def test_values_and_slopes_to_the_last_digits(dtype, torture, measured):
     for place, error in worst.items():
         measured("ulps", f"{place}, {PRECISIONS[dtype]}", round(error, 2))
     measured("numbers", f"points against fifty digits, {PRECISIONS[dtype]} precision", count)
+    assert all(error <= 5.0 for error in worst.values()), worst
 
 
 def test_single_precision_at_many_points(torture, measured):
@@ -117,6 +116,7 @@ def test_single_precision_at_many_points(torture, measured):
         m, t = grid(torch.float32, count, seed)
         errors = errors_in_ulp(m, t, by_double(m, t))
         for place, error in largest(errors, m, t).items():
+            assert error <= 8.0, (seed, place)
             worst[place] = max(error, worst.get(place, 0.0))
         beyond += torch.maximum(errors["F"], errors["G"]).gt(4.0).sum().item()
     for place, error in worst.items():
