@@ -33,7 +33,7 @@ from gmlib.study.metrics import (
     trained_pairs,
 )
 from gmlib.study.propagation import Ellipses, propagate
-from gmlib.study.training import RunRecord
+from gmlib.study.records import RunRecord
 
 __all__ = ["METRICS", "Array", "Measured", "Metric", "Ratio", "Runs", "Truths"]
 

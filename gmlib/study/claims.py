@@ -26,8 +26,8 @@ from gmlib.study.claim_metrics import METRICS, Array, Measured, Ratio, Runs, Tru
 from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger
 from gmlib.study.metrics import diverged, labelled
+from gmlib.study.records import RunRecord
 from gmlib.study.studies import STUDIES
-from gmlib.study.training import RunRecord
 
 __all__ = [
     "VERDICTS",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from gmlib.study.data import DataError
 from gmlib.study.ledger import Ledger, LedgerError, printable
-from gmlib.study.verify import choose, verify
+from gmlib.study.verify import choose, choose_measurements, verify, verify_measurement
 
 __all__ = ["main"]
 
@@ -30,15 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.set_defaults(action=action)
         _add_folder(command)
 
-    text = "retrain some recorded runs and hold their curves against the records"
+    text = "make some records again, runs and measurements, and hold them against what they say"
     command = commands.add_parser("verify", help=text, description=text)
     command.set_defaults(action=_verify)
     _add_folder(command)
     command.add_argument("--runs", type=_count, default=3, help="how many (default: %(default)s)")
     command.add_argument(
-        "--epochs", type=_count, default=1, help="of each, the first so many (default: %(default)s)"
+        "--epochs",
+        type=_count,
+        default=1,
+        help="of each run, the first so many (default: %(default)s)",
     )
     command.add_argument("--arm", action="append", help="of this arm; may be given several times")
+    command.add_argument(
+        "--measurements", type=_count, default=1, help="how many (default: %(default)s)"
+    )
     command.add_argument(
         "--exact", action="store_true", help="let nothing pass that is not equal bit for bit"
     )
@@ -79,8 +86,9 @@ def _check(options: argparse.Namespace) -> int:
     faults = ledger.check()
     for fault in faults:
         print(fault)
-    records = len(list(ledger.folder.glob("*.json")))
-    print(f"{ledger.folder}: {records} records, {len(faults)} faults")
+    runs = len(list(ledger.folder.glob("*.json")))
+    measurements = len(list(ledger.folder.glob("measurements/*.json")))
+    print(f"{ledger.folder}: {runs} runs, {measurements} measurements, {len(faults)} faults")
     return bool(faults)
 
 
@@ -93,9 +101,14 @@ def _repair(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     ledger = _existing(options.ledger)
-    verdicts = []
-    for record in choose(ledger, options.runs, options.arm, options.seed):
-        verdict = verify(record, options.epochs, exact=options.exact)
+    runs = choose(ledger, options.runs, options.arm, options.seed)
+    measurements = choose_measurements(ledger, options.measurements, options.seed)
+    verdicts = chain(
+        (verify(record, options.epochs, exact=options.exact) for record in runs),
+        (verify_measurement(record, ledger, exact=options.exact) for record in measurements),
+    )
+    holds = True
+    for verdict in verdicts:
         print(verdict, flush=True)
-        verdicts.append(verdict)
-    return not all(verdict.holds for verdict in verdicts)
+        holds &= verdict.holds
+    return not holds

@@ -41,6 +41,7 @@ __all__ = [
     "error_against",
     "feature_learning",
     "initial_scale",
+    "layer_scales",
     "logit_histograms",
     "movement",
     "predicted_scale",
@@ -566,6 +567,23 @@ def initial_scale(table: pd.DataFrame, target_std: float) -> Figure:
         axes.set_xlim(layers[0] - 0.6, layers[-1] + 0.6)
         axes.grid(False, axis="x")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def layer_scales(report: pd.DataFrame) -> Figure:
+    """Output std by layer on a logarithmic axis, before calibration and after.
+
+    Args:
+        report: As `checks.stack_report` gives.
+    """
+    with mpl.style.context(_STYLE, after_reset=True):
+        figure, (axes,) = _figure(1, 1, 6.4, 3.2)
+        axes.plot(
+            report["name"], report.std_before, "o--", color="0.5", mfc="white", label="before"
+        )
+        axes.plot(report["name"], report.std_after, "o-", color=arm_color("KUMAR"), label="after")
+        axes.set(yscale="log", xlabel="layer", ylabel="std of the layer's outputs")
+        axes.legend()
     return figure
 
 

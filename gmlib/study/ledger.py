@@ -1,52 +1,47 @@
-"""The ledger: one JSON file a run, written whole, never edited, checked whenever it is read."""
+"""The ledger: one JSON file a record, written whole, never edited, checked whenever it is read."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import math
 import os
 import stat
 import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 import gmlib
-from gmlib.init import LayerScale
 from gmlib.study.config import RunConfig
-from gmlib.study.training import CURVES, RunRecord
+from gmlib.study.records import MeasurementConfig, MeasurementRecord, RunRecord
 
 __all__ = ["SCHEMA", "Fault", "Ledger", "LedgerError", "printable", "project_root"]
 
 SCHEMA = 1
 """Version of the file format."""
 
+_BY_LINE = ("curves", "movement", "value")  # keys of which each entry has a line
 _DRAFT_SECONDS = 3600.0  # nobody writes one file for so long
 
-_KEYS = (
-    "schema",
-    "run_id",
-    "config",
-    "provenance",
-    "wall_time",
-    "init_report",
-    "curves",
-    "snapshots",
-)
+_RUN_KEYS = {
+    *("schema", "run_id", "config", "provenance", "wall_time", "init_report", "curves"),
+    *("snapshots", "digest"),
+}
+_MEASUREMENT_KEYS = {
+    *("schema", "measurement_id", "config", "provenance", "wall_time", "value", "digest")
+}
 
-
-_SET_ASIDE = "set-aside"  # folder in the ledger
+_MEASUREMENTS = "measurements"  # folder in the ledger
+_SET_ASIDE = "set-aside"  # folder beside the records
 
 _AGAIN = "move it away and run the sweep again, or restore it from version control"
 
@@ -80,10 +75,11 @@ class Fault:
 
 
 class Ledger:
-    """Records of runs in a folder, by the name that follows from each run's configuration.
+    """Records in a folder, each by the name that follows from what it is a record of.
 
-    A record is the file ``<run_id>.json``; parameter snapshots sit beside it as ``<run_id>.npz``.
-    Both appear under their names only when they are complete.
+    That of a run is the file ``<run_id>.json``, with parameter snapshots beside it as
+    ``<run_id>.npz``. That of a measurement is ``measurements/<measurement_id>.json``. All appear
+    under their names only when they are complete.
 
     Args:
         folder: Where the records are; made when the first is written. By default the folder that
@@ -98,53 +94,44 @@ class Ledger:
     def __repr__(self) -> str:
         return f"Ledger({str(self.folder)!r})"
 
-    def path(self, config: RunConfig) -> Path:
+    def path(self, config: RunConfig | MeasurementConfig) -> Path:
         """Where the record of `config` is, or would be."""
+        if isinstance(config, MeasurementConfig):
+            return self.folder / _MEASUREMENTS / f"{config.measurement_id}.json"
         return self.folder / f"{config.run_id}.json"
 
-    def __contains__(self, config: RunConfig) -> bool:
+    def __contains__(self, config: RunConfig | MeasurementConfig) -> bool:
         return _exists(self.path(config))
 
-    def get(self, config: RunConfig) -> RunRecord | None:
+    @overload
+    def get(self, config: RunConfig) -> RunRecord | None: ...
+    @overload
+    def get(self, config: MeasurementConfig) -> MeasurementRecord | None: ...
+    def get(self, config: RunConfig | MeasurementConfig) -> RunRecord | MeasurementRecord | None:
         """The record of `config`, or None where there is none.
 
         Raises:
             LedgerError: If the file is torn, was altered, or is not the record of `config`.
         """
-        return self._read(self.path(config)) if config in self else None
+        if config not in self:
+            return None
+        if isinstance(config, RunConfig):
+            return _read(self.path(config), _parse_run)
+        return _read(self.path(config), _parse_measurement)
 
     def __iter__(self) -> Iterator[RunRecord]:
-        """All records, in the order of their names."""
-        return (self._read(path) for path in self._files() if path.suffix == ".json")
+        """All records of runs, in the order of their names."""
+        return (_read(path, _parse_run) for path in _files(self.folder) if path.suffix == ".json")
 
-    def _files(self) -> list[Path]:
-        try:
-            return sorted(self.folder.iterdir())
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _closed(self.folder, error) from error
+    def measurements(self) -> Iterator[MeasurementRecord]:
+        """All records of measurements, in the order of their names."""
+        files = _files(self.folder / _MEASUREMENTS)
+        return (_read(path, _parse_measurement) for path in files if path.suffix == ".json")
 
     def check(self) -> list[Fault]:
         """What is wrong in the folder: every file is read, nothing is changed."""
-        faults = []
-        for path in self._files():
-            if path.suffix == ".json":
-                try:
-                    self._parse(path)
-                except _UNREADABLE as error:
-                    faults.append(_fault(path, error))
-            elif path.suffix == ".npz":
-                if not _exists(path.with_suffix(".json")):
-                    faults.append(Fault(path, "belongs to no record", "the sweep writes it again"))
-            elif path.name.startswith(".") and path.suffix == ".tmp":
-                if _is_old(path):
-                    faults.append(
-                        Fault(path, "was left by a process that ended", "it holds nothing")
-                    )
-            elif path.name != _SET_ASIDE or not path.is_dir():
-                faults.append(Fault(path, "is no record", "it does not belong into a ledger"))
-        return faults
+        runs = _check(self.folder, _parse_run, {_SET_ASIDE, _MEASUREMENTS})
+        return runs + _check(self.folder / _MEASUREMENTS, _parse_measurement, {_SET_ASIDE})
 
     def repair(self) -> list[tuple[Fault, Path]]:
         """Move bad files, with what belongs to them, into the folder ``set-aside``; delete nothing.
@@ -160,7 +147,7 @@ class Ledger:
             if not fault.bad:
                 continue
             try:
-                moved.append((fault, self._set_aside(fault.path)))
+                moved.append((fault, _set_aside(fault.path)))
             except OSError as error:
                 raise LedgerError(
                     f"{fault.path} cannot be set aside ({error.strerror or error}); see that its "
@@ -168,32 +155,18 @@ class Ledger:
                 ) from error
         return moved
 
-    def _set_aside(self, path: Path) -> Path:
-        aside = self.folder / _SET_ASIDE
-        aside.mkdir(exist_ok=True)
-        # One number for a record and its snapshots, so that they stay together.
-        files = [path]
-        if path.suffix == ".json" and _exists(path.with_suffix(".npz")):
-            files.append(path.with_suffix(".npz"))
-        number = 0
-        while any(_exists(aside / _numbered(file, number)) for file in files):
-            number += 1
-        for file in files:
-            file.rename(aside / _numbered(file, number))
-        return aside / _numbered(path, number)
-
-    def put(self, record: RunRecord) -> Path:
-        """Write `record`, unless the ledger has it: the first record of a run stays.
+    def put(self, record: RunRecord | MeasurementRecord) -> Path:
+        """Write `record`, unless the ledger has it: the first record of its name stays.
 
         Raises:
             LedgerError: If the file cannot be written. Nothing is left of it, then.
         """
         path = self.path(record.config)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with _held(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _held(path.parent):
                 if record.config not in self:
-                    self._put(record, path)
+                    _put(record, path)
         except OSError as error:
             raise LedgerError(
                 f"{path} cannot be written ({error.strerror or error}); see that its folder can be "
@@ -201,80 +174,120 @@ class Ledger:
             ) from error
         return path
 
-    def _put(self, record: RunRecord, path: Path) -> None:
-        self._clear_drafts(path)
-        snapshots = None
-        if record.snapshots:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **record.snapshots)  # type: ignore[arg-type]
-            file = path.with_suffix(".npz")
-            _write_whole(file, buffer.getvalue())
-            snapshots = {"file": file.name, "sha256": _sha256(buffer.getvalue())}
-        content = {
-            "schema": SCHEMA,
-            "run_id": record.config.run_id,
-            "config": record.config.canonical(),
-            "provenance": dict(record.provenance),
-            "wall_time": record.wall_time,
-            "init_report": [asdict(layer) for layer in record.init_report],
-            "curves": {name: _to_json(record.curves[name]) for name in CURVES},
-            "snapshots": snapshots,
-        }
-        if record.movement:
-            content["movement"] = {
-                name: _to_json(distances) for name, distances in record.movement.items()
-            }
-        _write_whole(path, _dump(content).encode())
 
-    def _clear_drafts(self, path: Path) -> None:
-        """Remove what somebody left behind who was killed while writing this record."""
-        for draft in self.folder.glob(f".{path.stem}-*.tmp"):
-            with suppress(OSError):  # somebody else's, who has just finished it, or a folder
-                if _is_old(draft):
-                    draft.unlink()
+# --- Files ---------------------------------------------------------------------------------------
 
-    def _read(self, path: Path) -> RunRecord:
-        try:
-            return self._parse(path)
-        except _UNREADABLE as error:
-            raise LedgerError(str(_fault(path, error))) from error
 
-    def _parse(self, path: Path) -> RunRecord:
-        content = json.loads(_content(path).decode(), object_pairs_hook=_object)
-        if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
-        schema = content.get("schema")
-        if schema != SCHEMA:
-            newer = isinstance(schema, int) and schema > SCHEMA
-            raise (_NewerSchema if newer else ValueError)(
-                f"its schema is {schema!r}, this version reads {SCHEMA}"
-            )
-        if set(content) - {"movement"} != {*_KEYS, "digest"}:
-            raise ValueError(f"its keys are {sorted(content)}")
-        digest = content.pop("digest")
-        if digest != _digest(content):
-            raise ValueError("it was altered: its digest does not match its content")
-        config = RunConfig.from_dict(content["config"])
-        if not config.run_id == content["run_id"] == path.stem:
-            raise ValueError(f"its configuration is that of {config.run_id}")
-        curves = {name: _from_json(content["curves"][name]) for name in CURVES}
-        movement = {name: _from_json(curve) for name, curve in content.get("movement", {}).items()}
-        if len({len(curve) for curve in (*curves.values(), *movement.values())}) != 1:
-            raise ValueError("its curves differ in length")
-        steps = curves["step"]
-        if not steps or steps[0] < 0 or not all(one < later for one, later in pairwise(steps)):
-            raise ValueError("its steps do not rise from 0 on")
-        if not content["wall_time"] >= 0.0:
-            raise ValueError(f"its wall_time is {content['wall_time']!r}")
-        return RunRecord(
-            config=config,
-            curves=curves,
-            init_report=tuple(LayerScale(**layer) for layer in content["init_report"]),
-            wall_time=content["wall_time"],
-            provenance=content["provenance"],
-            snapshots=_read_snapshots(path, content["snapshots"]),
-            movement=movement,
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _closed(folder, error) from error
+
+
+def _check(folder: Path, parse: Callable[[Path], object], folders: Collection[str]) -> list[Fault]:
+    """What is wrong with the files beside some known folders."""
+    faults = []
+    for path in _files(folder):
+        if path.suffix == ".json":
+            try:
+                parse(path)
+            except _UNREADABLE as error:
+                faults.append(_fault(path, error))
+        elif path.suffix == ".npz":
+            if not _exists(path.with_suffix(".json")):
+                faults.append(Fault(path, "belongs to no record", "the sweep writes it again"))
+        elif path.name.startswith(".") and path.suffix == ".tmp":
+            if _is_old(path):
+                faults.append(Fault(path, "was left by a process that ended", "it holds nothing"))
+        elif path.name not in folders or not path.is_dir():
+            faults.append(Fault(path, "is no record", "it does not belong into a ledger"))
+    return faults
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.parent / _SET_ASIDE
+    aside.mkdir(exist_ok=True)
+    # One number for a record and its snapshots, so that they stay together.
+    files = [path]
+    if path.suffix == ".json" and _exists(path.with_suffix(".npz")):
+        files.append(path.with_suffix(".npz"))
+    number = 0
+    while any(_exists(aside / _numbered(file, number)) for file in files):
+        number += 1
+    for file in files:
+        file.rename(aside / _numbered(file, number))
+    return aside / _numbered(path, number)
+
+
+def _put(record: RunRecord | MeasurementRecord, path: Path) -> None:
+    _clear_drafts(path)
+    content = {"schema": SCHEMA, **record.to_json()}
+    if isinstance(record, RunRecord):
+        content["snapshots"] = _write_snapshots(record, path)
+    _write_whole(path, _dump(content).encode())
+
+
+def _write_snapshots(record: RunRecord, path: Path) -> dict[str, str] | None:
+    if not record.snapshots:
+        return None
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **record.snapshots)  # type: ignore[arg-type]
+    file = path.with_suffix(".npz")
+    _write_whole(file, buffer.getvalue())
+    return {"file": file.name, "sha256": _sha256(buffer.getvalue())}
+
+
+def _clear_drafts(path: Path) -> None:
+    """Remove what somebody left behind who was killed while writing this record."""
+    for draft in path.parent.glob(f".{path.stem}-*.tmp"):
+        with suppress(OSError):  # somebody else's, who has just finished it, or a folder
+            if _is_old(draft):
+                draft.unlink()
+
+
+Record = TypeVar("Record")
+
+
+def _read(path: Path, parse: Callable[[Path], Record]) -> Record:
+    try:
+        return parse(path)
+    except _UNREADABLE as error:
+        raise LedgerError(str(_fault(path, error))) from error
+
+
+def _parse_run(path: Path) -> RunRecord:
+    content = _parse(path, _RUN_KEYS, optional={"movement"})
+    if content["run_id"] != path.stem:
+        raise ValueError(f"its configuration is that of {content['run_id']}")
+    return RunRecord.from_json(content, _read_snapshots(path, content["snapshots"]))
+
+
+def _parse_measurement(path: Path) -> MeasurementRecord:
+    content = _parse(path, _MEASUREMENT_KEYS)
+    if content["measurement_id"] != path.stem:
+        raise ValueError(f"its configuration is that of {content['measurement_id']}")
+    return MeasurementRecord.from_json(content)
+
+
+def _parse(path: Path, keys: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
+    """The content of a record whose digest fits."""
+    content = json.loads(_content(path).decode(), object_pairs_hook=_object)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    schema = content.get("schema")
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        raise (_NewerSchema if newer else ValueError)(
+            f"its schema is {schema!r}, this version reads {SCHEMA}"
         )
+    if set(content) - optional != keys:
+        raise ValueError(f"its keys are {sorted(content)}")
+    if content.pop("digest") != _digest(content):
+        raise ValueError("it was altered: its digest does not match its content")
+    return content
 
 
 # RuntimeError is that of brackets nested too deep, and of archives compressed in other ways.
@@ -402,13 +415,16 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _dump(content: dict[str, Any]) -> str:
     """JSON with one line for each top-level key and each curve: short, and fit for a diff."""
-    lines = [f' "{key}": {json.dumps(content[key])}' for key in _KEYS if key != "curves"]
-    for key in ("curves", "movement"):
-        if key in content:
-            curves = ",\n".join(
-                f'  "{name}": {json.dumps(curve)}' for name, curve in content[key].items()
+    order = [key for key in content if key not in _BY_LINE]
+    lines = [f' "{key}": {json.dumps(content[key])}' for key in order]
+    for key in _BY_LINE:
+        if isinstance(content.get(key), dict):
+            entries = ",\n".join(
+                f'  "{name}": {json.dumps(entry)}' for name, entry in content[key].items()
             )
-            lines.append(f' "{key}": {{\n{curves}\n }}')
+            lines.append(f' "{key}": {{\n{entries}\n }}')
+        elif key in content:
+            lines.append(f' "{key}": {json.dumps(content[key])}')
     lines.append(f' "digest": "{_digest(content)}"')
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -422,19 +438,8 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _to_json(curve: list[float]) -> list[float | None]:
-    """JSON has no NaN and no infinity: a value that is not finite becomes null."""
-    return [value if math.isfinite(value) else None for value in curve]
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("an entry hides another of the same name")
     return content
-
-
-def _from_json(curve: list[float | None]) -> list[float]:
-    if not isinstance(curve, list) or {*map(type, curve)} - {int, float, type(None)}:
-        raise ValueError("a curve holds something else than numbers")
-    return [math.nan if value is None else value for value in curve]

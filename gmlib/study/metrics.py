@@ -17,7 +17,7 @@ from scipy import stats
 
 from gmlib.study.config import RunConfig
 from gmlib.study.cost import multiplications, num_parameters
-from gmlib.study.training import RunRecord
+from gmlib.study.records import RunRecord
 
 __all__ = [
     "COSTS",

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gmlib.functional import relu_moments
-from gmlib.study.training import RunRecord
+from gmlib.study import data
+from gmlib.study.measurements import Load, measurement
+from gmlib.study.records import RunRecord
 
 __all__ = [
     "Ellipses",
@@ -113,12 +115,13 @@ def principal_plane(mu: Array, sigma: Array) -> Array:
     return np.asarray(plane * signs)
 
 
-def mean_displacement(record: RunRecord, images: Tensor) -> Mapping[str, Array]:
+@measurement(version=1)
+def mean_displacement(record: RunRecord, *, load: Load = data.load) -> dict[str, Array]:
     """How far the components are from where they began, after every epoch.
 
     Args:
         record: A run with snapshots of a GM layer.
-        images: Inputs of the layer, shape ``(N, d)``, to see its gates by.
+        load: Where the test images come from, by which the gates are seen.
 
     Returns:
         ``absolute``: distance of each mean from its start, in all dimensions, averaged over
@@ -127,6 +130,7 @@ def mean_displacement(record: RunRecord, images: Tensor) -> Mapping[str, Array]:
         time. ``gates``: the mean over images and components of the change in the gate
         ``G = P(<beta, x> > 0)`` since the start.
     """
+    images = load(record.config.dataset, record.config.standardize).x_test
     mu, sigma = _mixture(record)
     distance = np.linalg.norm(mu - mu[0], axis=-1)
     size = np.linalg.norm(sigma, axis=-1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +19,11 @@ import gmlib
 __all__ = ["cpu_model", "git_state", "provenance", "stamp"]
 
 
-def provenance(checksums: Mapping[str, str], device: torch.device, runs: int) -> dict[str, Any]:
+def provenance(checksums: Mapping[str, Any], device: torch.device, runs: int) -> dict[str, Any]:
     """Provenance of a record, as it is kept in the ledger.
 
     Args:
-        checksums: Of the data set's files, by name.
+        checksums: Of the data set's files, by name; of several data sets, by theirs.
         device: Where the run is trained.
         runs: How many are trained there as one program.
     """
@@ -43,27 +45,40 @@ def provenance(checksums: Mapping[str, str], device: torch.device, runs: int) ->
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the package's checkout and whether tracked files differ from it."""
+    """Commit of the package's checkout and whether tracked files differ from it.
+
+    Both None where the package lies in no checkout, and, with a warning, where git is not there
+    or refuses.
+    """
     root = Path(gmlib.__file__).parent
 
     def git(*arguments: str) -> str:
+        # Whoever owns the checkout: its code is running already.
+        command = ["git", "-c", "safe.directory=*", "-C", str(root), *arguments]
+        environment = {**os.environ, "LC_ALL": "C"}
         return subprocess.run(
-            ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+            command, check=True, capture_output=True, text=True, env=environment
         ).stdout.strip()
 
     try:
         if not git("ls-files", "--", "__init__.py"):
             return None, None  # installed inside somebody else's checkout
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", "."))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
+    except FileNotFoundError:
+        reason = "git is not installed"
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        if "not a git repository" in reason:
+            return None, None
+    warnings.warn(f"records will not name their commit: {reason}", stacklevel=2)
+    return None, None
 
 
 def stamp() -> dict[str, str]:
     """Commit of the package, with ", changed" where its files differ from it, and today's date."""
     commit, dirty = git_state()
     return {
-        "commit": f"{commit}{', changed' * bool(dirty)}",
+        "commit": f"{commit or 'unknown'}{', changed' * bool(dirty)}",
         "date": datetime.now(UTC).date().isoformat(),
     }
 

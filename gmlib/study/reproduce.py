@@ -16,9 +16,9 @@ import numpy as np
 
 from gmlib.study.data import DataError
 from gmlib.study.ledger import Ledger, LedgerError
+from gmlib.study.records import RunRecord
 from gmlib.study.studies import STUDIES
 from gmlib.study.sweep import sweep
-from gmlib.study.training import RunRecord
 
 __all__ = ["agreement"]
 

@@ -17,8 +17,8 @@ from torch.nn.utils import skip_init
 from gmlib.init import baseline_, fan_in_, output_std, scale_report
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
+from gmlib.study.measurements import Load, measurement
 from gmlib.study.metrics import two_digits
-from gmlib.study.training import reproducible_arithmetic
 
 __all__ = [
     "fan_in_scale",
@@ -37,13 +37,15 @@ def fan_in_scale(in_features: int) -> float:
     return math.sqrt(2.0 / in_features)
 
 
-@reproducible_arithmetic()
+@measurement(version=1)
 def first_layer_scales(
     datasets: Sequence[str],
     sides: Sequence[int],
     components: Sequence[int],
     gammas: Sequence[float | None],
     seed: int = 0,
+    *,
+    load: Load = data.load,
 ) -> pd.DataFrame:
     """Predicted and measured output std of one layer on test images, over a grid of settings.
 
@@ -54,6 +56,7 @@ def first_layer_scales(
         components: Numbers `K` of components.
         gammas: Scales of the parameters; None for that of the fan-in initialization.
         seed: Of the first draw.
+        load: Where data sets come from.
 
     Returns:
         One row a setting: dataset, d, K, gamma, init (``"fan-in"`` or the scale), draws,
@@ -66,7 +69,7 @@ def first_layer_scales(
     """
     rows = []
     for name in datasets:
-        images = _images(name)
+        images = load(name).x_test[:_NUM_IMAGES]
         for side in sides:
             inputs = _resized(images, side)
             for num_components in components:
@@ -90,7 +93,7 @@ def first_layer_scales(
     return pd.DataFrame(rows)
 
 
-@reproducible_arithmetic()
+@measurement(version=1)
 def stack_scales(
     dataset: str,
     widths: Sequence[int],
@@ -98,6 +101,8 @@ def stack_scales(
     gammas: Sequence[float | None],
     draws: int,
     seed: int = 0,
+    *,
+    load: Load = data.load,
 ) -> pd.DataFrame:
     """Predicted and measured output std in a deep stack, layer by layer.
 
@@ -109,7 +114,7 @@ def stack_scales(
         One row a layer and initialization: init, layer (from 1), predicted, measured, low, high
         as in `first_layer_scales`.
     """
-    inputs = _images(dataset)
+    inputs = load(dataset).x_test[:_NUM_IMAGES]
     features = inputs.shape[1]
     rows = []
     for gamma in gammas:
@@ -141,10 +146,6 @@ def stack_summary(table: pd.DataFrame) -> pd.DataFrame:
 def worst_disagreement(table: pd.DataFrame) -> float:
     """Largest relative difference between the predicted and the measured std."""
     return float((table.measured / table.predicted - 1.0).abs().max())
-
-
-def _images(name: str) -> Tensor:
-    return data.load(name).x_test[:_NUM_IMAGES]
 
 
 def _resized(images: Tensor, side: int) -> Tensor:

@@ -31,7 +31,8 @@ from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger
 from gmlib.study.progress import post, progress_bar
 from gmlib.study.provenance import git_state
-from gmlib.study.training import Progress, RunRecord, train, train_together
+from gmlib.study.records import RunRecord
+from gmlib.study.training import Progress, train, train_together
 
 __all__ = ["SweepError", "sweep", "sweep_by"]
 

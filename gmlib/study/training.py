@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
-from gmlib.init import LayerScale, ScaleReport, scale_report
+from gmlib.init import ScaleReport, scale_report
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
 from gmlib.study.arms import INITIALIZATIONS
 from gmlib.study.config import RunConfig
 from gmlib.study.neurons import NeuronLayer, draw_neurons
 from gmlib.study.provenance import provenance
+from gmlib.study.records import CURVES, RunRecord
 
 __all__ = [
-    "CURVES",
     "Progress",
-    "RunRecord",
     "build_network",
     "evaluation_steps",
     "first_step",
@@ -39,40 +38,6 @@ __all__ = [
     "train",
     "train_together",
 ]
-
-CURVES = ("step", "test_error", "test_loss", "train_loss")
-"""Names of a record's curves, each a list with one entry an evaluation.
-
-``step`` counts gradient steps; ``test_error`` is a fraction; the losses are mean cross-entropies
-in nats, ``train_loss`` over the batches since the evaluation before (NaN at step 0).
-"""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What a run gave.
-
-    Attributes:
-        config: The configuration.
-        curves: By each name of `CURVES`, the values at the evaluated steps.
-        init_report: Output scale by layer at initialization, on the calibration inputs.
-        movement: By name of each parameter, its distance from the initialization at the evaluated
-            steps, relative to its norm at initialization (NaN where that is zero), to five
-            digits. Empty in records that were made before it was measured.
-        wall_time: Seconds that training and evaluation took, loading of data excluded; of runs
-            that were trained together, each one's equal share.
-        provenance: Where and when the run was made, and with what.
-        snapshots: Parameters by name, each stacked over the initialization and the epochs' ends,
-            shape ``(epochs + 1, ...)``; empty unless the configuration asks for them.
-    """
-
-    config: RunConfig
-    curves: Mapping[str, list[float]]
-    init_report: tuple[LayerScale, ...]
-    wall_time: float
-    provenance: Mapping[str, Any]
-    snapshots: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    movement: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,36 @@
-"""Runs trained again and held against their records, to see whether these are true."""
+"""Records made again and held against what they say, to see whether it is true."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gmlib.study import data
-from gmlib.study.config import RunConfig
+from gmlib.study import checks, data, propagation, scale  # noqa: F401 (they hold measurements)
 from gmlib.study.ledger import Ledger, LedgerError
-from gmlib.study.training import CURVES, RunRecord, generator_of, train
+from gmlib.study.measurements import MEASUREMENTS, recompute
+from gmlib.study.records import CURVES, MeasurementRecord, RunRecord
+from gmlib.study.training import generator_of, train
 
-__all__ = ["Verdict", "choose", "nudged", "spread", "verify"]
+__all__ = [
+    "Verdict",
+    "choose",
+    "choose_measurements",
+    "nudged",
+    "spread",
+    "verify",
+    "verify_measurement",
+]
+
+Values = NDArray[Any]
 
 _REPEATS = 3
 _FACTOR = 3.0
@@ -24,29 +38,26 @@ _FACTOR = 3.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of training a recorded run again.
+    """What came of making a record again.
 
     Attributes:
-        config: The recorded run.
-        epochs: How many of its epochs were trained again.
+        what: The record, and how much of it was made again.
         holds: Whether the record can be true.
-        differs: The curve that is farthest off, in relation to its band; empty if all are equal
-            bit for bit.
-        share: How far it is off at the worst evaluation, as a share of the band there.
+        differs: What of it is farthest off, in relation to its band; empty if all is equal bit
+            for bit.
+        share: How far that is off at its worst, as a share of the band there.
     """
 
-    config: RunConfig
-    epochs: int
+    what: str
     holds: bool
     differs: str = ""
     share: float = 0.0
 
     def __str__(self) -> str:
-        what = f"{self.config.run_id}, {self.epochs} of {self.config.epochs} epochs"
         if not self.differs:
-            return f"holds: {what}, bit for bit"
+            return f"holds: {self.what}, bit for bit"
         verdict = "holds" if self.holds else "DOES NOT HOLD"
-        return f"{verdict}: {what}, {self.differs} is off by {self.share:.2g} of what may be"
+        return f"{verdict}: {self.what}, {self.differs} is off by {self.share:.2g} of what may be"
 
 
 def choose(
@@ -78,6 +89,26 @@ def choose(
     return turns[:runs]
 
 
+def choose_measurements(
+    ledger: Ledger, number: int, seed: int | None = None
+) -> list[MeasurementRecord]:
+    """Measurements drawn at random, all different, of those that this version of gmlib makes.
+
+    Args:
+        ledger: Where from.
+        number: How many; all of them if there are fewer.
+        seed: Of the draw; by default another each time.
+    """
+    records = [
+        record
+        for record in ledger.measurements()
+        if (known := MEASUREMENTS.get(record.config.name))
+        and known.version == record.config.version
+    ]
+    random.Random(seed).shuffle(records)
+    return records[:number]
+
+
 def verify(record: RunRecord, epochs: int = 1, *, exact: bool = False) -> Verdict:
     """Train the first epochs of a recorded run again, and hold the curves against the record.
 
@@ -92,21 +123,105 @@ def verify(record: RunRecord, epochs: int = 1, *, exact: bool = False) -> Verdic
         exact: Whether nothing but equality bit for bit will do.
     """
     epochs = min(epochs, record.config.epochs)
+    what = f"{record.config.run_id}, {epochs} of {record.config.epochs} epochs"
     ours = train(replace(record.config, epochs=epochs, snapshots=False))
     found = _curves(ours)
     recorded = {name: values[: len(found["step"])] for name, values in _curves(record).items()}
+    return _verdict(what, found, recorded, lambda: spread(ours), exact)
+
+
+def verify_measurement(
+    record: MeasurementRecord, ledger: Ledger, *, exact: bool = False
+) -> Verdict:
+    """Measure again what is recorded, and hold the values against the record.
+
+    As `verify` does: bit for bit, or within three times what moving the data by one unit in the
+    last place does, and at least three thousandths of a value. Whole numbers and words are equal.
+
+    Args:
+        record: The record.
+        ledger: Where it is from: it may be made of runs there.
+        exact: Whether nothing but equality bit for bit will do.
+
+    Raises:
+        LedgerError: If this version of gmlib does not measure that.
+    """
+    what = record.config.measurement_id
+    found, recorded = _values(recompute(record, ledger)), _values(record)
+    if found.keys() != recorded.keys():
+        return Verdict(what, False, "the names of its values", np.inf)
+
+    def band() -> dict[str, Values]:
+        widest = {
+            name: 1e-3 * np.abs(np.nan_to_num(values))
+            if values.dtype.kind == "f"
+            else np.zeros(values.shape)
+            for name, values in found.items()
+        }
+        for seed in range(_REPEATS):
+            nudging = partial(_load_nudged, generator_of(seed, "nudges"))
+            for name, other in _values(recompute(record, ledger, nudging)).items():
+                if other.dtype.kind == "f":
+                    apart = _distance(found[name], other)
+                    widest[name] = np.maximum(widest[name], apart)
+        return widest
+
+    return _verdict(what, found, recorded, band, exact)
+
+
+def _verdict(
+    what: str,
+    found: Mapping[str, Values],
+    recorded: Mapping[str, Values],
+    band: Callable[[], Mapping[str, Values]],
+    exact: bool,
+) -> Verdict:
+    """Whether what was found is what is recorded, or within three times a band around it."""
     names = [name for name in found if name in recorded]  # old records lack the movement
-    different = [
-        name for name in names if not np.array_equal(found[name], recorded[name], equal_nan=True)
-    ]
+    different = [name for name in names if not _same(found[name], recorded[name])]
     if not different:
-        return Verdict(record.config, epochs, True)
-    if exact or "step" in different:
-        return Verdict(record.config, epochs, False, different[0], np.inf)
-    band = spread(ours)
-    shares = {name: _share(found[name], recorded[name], _FACTOR * band[name]) for name in different}
+        return Verdict(what, True)
+    discrete = [
+        name
+        for name in different
+        if found[name].dtype.kind != "f" or found[name].shape != recorded[name].shape
+    ]
+    if exact or "step" in different or discrete:
+        return Verdict(what, False, (discrete or different)[0], np.inf)
+    widths = band()
+    shares = {
+        name: _share(found[name], recorded[name], _FACTOR * widths[name]) for name in different
+    }
     worst = max(shares, key=lambda name: shares[name])
-    return Verdict(record.config, epochs, shares[worst] <= 1.0, worst, shares[worst])
+    return Verdict(what, shares[worst] <= 1.0, worst, shares[worst])
+
+
+def _same(one: Values, other: Values) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def _values(record: MeasurementRecord) -> dict[str, Values]:
+    """The arrays of a measurement's value by name, as they are in the record."""
+    found: dict[str, Values] = {}
+
+    def visit(name: str, value: Any) -> None:
+        if isinstance(value, pd.DataFrame):
+            visit(name, {column: value[column].to_numpy() for column in value.columns})
+        elif isinstance(value, Mapping):
+            for key, entry in value.items():
+                visit(f"{name}, {key}" if name else str(key), entry)
+        else:
+            found[name or "value"] = np.asarray(value)
+
+    visit("", record.value)
+    return found
+
+
+def _load_nudged(generator: torch.Generator, name: str, standardize: str = "image") -> data.Dataset:
+    dataset = data.load(name, standardize)
+    splits = (dataset.x_train, dataset.x_test)
+    x_train, x_test = (nudged(images, generator) for images in splits)
+    return replace(dataset, x_train=x_train, x_test=x_test)
 
 
 def spread(record: RunRecord, repeats: int = _REPEATS) -> dict[str, NDArray[np.float64]]:

@@ -23,7 +23,7 @@ from matplotlib.patches import Ellipse, PathPatch
 from gmlib.functional import relu_moments
 from gmlib.study import figures, metrics
 from gmlib.study.propagation import Ellipses
-from gmlib.study.training import RunRecord
+from gmlib.study.records import RunRecord
 
 # The book fails on any warning.
 pytestmark = pytest.mark.filterwarnings("error")

@@ -22,7 +22,7 @@ from gmlib.init import LayerScale
 from gmlib.study import ledger as ledger_module
 from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger, LedgerError
-from gmlib.study.training import RunRecord
+from gmlib.study.records import RunRecord
 
 MakeRecord = Callable[..., RunRecord]
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from gmlib.init import LayerScale
 from gmlib.study import metrics
-from gmlib.study.training import RunRecord
+from gmlib.study.records import RunRecord
 
 MakeRecord = Callable[..., RunRecord]
 

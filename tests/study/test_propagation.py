@@ -16,7 +16,7 @@ from gmlib.study.propagation import (
     principal_plane,
     propagate,
 )
-from gmlib.study.training import RunRecord
+from gmlib.study.records import RunRecord
 
 Array = np.ndarray
 MakeRecord = Callable[..., RunRecord]

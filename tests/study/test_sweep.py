@@ -31,7 +31,8 @@ from gmlib.study.config import RunConfig
 from gmlib.study.data import DataError
 from gmlib.study.ledger import Ledger, LedgerError
 from gmlib.study.sweep import SweepError, sweep, sweep_by
-from gmlib.study.training import Progress, RunRecord, train, train_together
+from gmlib.study.records import RunRecord
+from gmlib.study.training import Progress, train, train_together
 
 Configure = Callable[..., RunConfig]
 

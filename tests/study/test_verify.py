@@ -15,7 +15,8 @@ from gmlib.study import cli, data
 from gmlib.study import verify as verify_module
 from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger, LedgerError
-from gmlib.study.training import RunRecord, train
+from gmlib.study.records import RunRecord
+from gmlib.study.training import train
 from gmlib.study.verify import choose, nudged, spread, verify
 
 Configure = Callable[..., RunConfig]
