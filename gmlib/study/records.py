@@ -236,14 +236,14 @@ def _array_to_json(values: Any) -> dict[str, Any]:
         raise TypeError(f"a measurement's arrays must be of {', '.join(_DTYPES)}, got {dtype}")
     entries = array.astype(object)
     if dtype.startswith("float"):
-        # Of a float32 the shortest digits that tell it, and words for what JSON has no numbers for.
-        entries = np.vectorize(_float_to_json, otypes=[object])(array)
+        entries.flat = [_float_to_json(number) for number in array.flat]
     if dtype == "str" and not all(isinstance(entry, str) for entry in entries.flat):
         raise TypeError("a measurement's columns must hold numbers or strings alone")
     return {"dtype": dtype, "values": entries.tolist()}
 
 
 def _float_to_json(number: np.floating[Any]) -> float | str:
+    """The shortest digits that tell a number of its precision; a word for what is none in JSON."""
     return float(str(number)) if np.isfinite(number) else str(number)
 
 
