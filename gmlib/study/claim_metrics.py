@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from gmlib import init
 from gmlib.functional import gm_layer, gm_layer_monte_carlo
@@ -173,7 +173,7 @@ def spread(runs: Runs, others: Runs, *, measure: str) -> Measured:
         return None
     ours, other = errors.std(ddof=1), theirs.std(ddof=1)
     ratio, degrees = np.divide(ours, other), (len(errors) - 1, len(theirs) - 1)
-    low, high = (float(ratio / math.sqrt(stats.f.ppf(q, *degrees))) for q in (0.975, 0.025))
+    low, high = (float(ratio / math.sqrt(scipy.stats.f.ppf(q, *degrees))) for q in (0.975, 0.025))
     return Ratio(float(ours), float(other), low, high)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from gmlib.study.claim_metrics import METRICS, Array, Measured, Ratio, Runs, Truths
 from gmlib.study.config import RunConfig
@@ -212,7 +212,7 @@ def _judge_truths(claim: Claim, truths: Truths, entries: str) -> Judgement:
     hits, total = int(truths.sum()), len(truths)
     interval = ""
     if entries in _INDEPENDENT and total > 1:
-        ends = stats.binomtest(hits, total).proportion_ci()
+        ends = scipy.stats.binomtest(hits, total).proportion_ci()
         interval = f"{100 * ends.low:.0f} to {100 * ends.high:.0f} %"
     return Judgement(f"{hits} of {total} {entries}", _verdict(share == 1, share > 0.5), interval)
 
@@ -258,7 +258,7 @@ def _judge_figure(claim: Claim, values: Array, entries: str) -> Judgement:
     if least != most:
         measured += f" ({least} to {most})"
         if entries in _INDEPENDENT:
-            ends = stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))
+            ends = scipy.stats.t.interval(0.95, len(values) - 1, mean, scipy.stats.sem(values))
             interval = " to ".join(map(write, ends))
     return Judgement(measured, verdict, interval, distance)
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from gmlib.study.config import RunConfig
 from gmlib.study.cost import multiplications, num_parameters
@@ -223,7 +223,7 @@ def divergence_table(records: Sequence[RunRecord]) -> pd.DataFrame:
             dtype=float,
         )
         survivors = pd.Series(trained(runs, arm, "first_epoch"))
-        share = stats.binomtest(int(lost.sum()), len(lost)).proportion_ci()
+        share = scipy.stats.binomtest(int(lost.sum()), len(lost)).proportion_ci()
         rows.append(
             {
                 "arm": arm,
@@ -670,7 +670,7 @@ def median_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, floa
     if n < 2:
         return np.nan, np.nan, np.nan
     ranks = np.arange(1, n // 2 + 1)
-    coverages = 1.0 - 2.0 * stats.binom.cdf(ranks - 1, n, 0.5)  # falls as the rank grows
+    coverages = 1.0 - 2.0 * scipy.stats.binom.cdf(ranks - 1, n, 0.5)  # falls as the rank grows
     rank = max(1, int((coverages >= level).sum()))
     return float(values[rank - 1]), float(values[n - rank]), float(coverages[rank - 1])
 
@@ -802,7 +802,7 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, f
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return np.nan, np.nan
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (values,),
         np.mean,
         confidence_level=level,
@@ -818,7 +818,9 @@ def _t_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
         return np.nan, np.nan
     if values.min() == values.max():  # of which SciPy makes NaN
         return float(values.min()), float(values.max())
-    low, high = stats.t.interval(level, len(values) - 1, values.mean(), stats.sem(values))
+    low, high = scipy.stats.t.interval(
+        level, len(values) - 1, values.mean(), scipy.stats.sem(values)
+    )
     return float(low), float(high)
 
 
@@ -830,7 +832,7 @@ def _sign_test(differences: pd.Series) -> float:
     decided = int((differences != 0).sum())
     if not decided:
         return np.nan
-    return float(stats.binomtest(int((differences < 0).sum()), decided).pvalue)
+    return float(scipy.stats.binomtest(int((differences < 0).sum()), decided).pvalue)
 
 
 def _groups(

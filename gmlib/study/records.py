@@ -236,7 +236,7 @@ def _array_to_json(values: Any) -> dict[str, Any]:
         raise TypeError(f"a measurement's arrays must be of {', '.join(_DTYPES)}, got {dtype}")
     entries = array.astype(object)
     if dtype.startswith("float"):
-        entries.flat = [_float_to_json(number) for number in array.flat]
+        entries[...] = np.array([*map(_float_to_json, array.flat)], object).reshape(array.shape)
     if dtype == "str" and not all(isinstance(entry, str) for entry in entries.flat):
         raise TypeError("a measurement's columns must hold numbers or strings alone")
     return {"dtype": dtype, "values": entries.tolist()}

@@ -1,0 +1,103 @@
+"""How Sphinx reads this book: side by side, and if a page fails, its cause comes last.
+
+Reading executes notebooks, and two kernels a processor keep it busy while others start; Jupyter
+Book has no option for it, as `sphinx-build` has. A page that fails does not end the others, whose
+kernels would be torn down with tracebacks of their own. When all are read, the build ends with the
+page, the cell and the exception.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from jupyter_cache.executors.utils import ExecutionResult
+from myst_nb.core.execute import direct
+from sphinx import builders
+from sphinx.errors import ConfigError
+
+BOOK = Path(__file__).resolve().parents[1]
+
+# These say nothing of the matter. They act before pages are read or after they are written.
+SAFE = ("sphinx-mathjax-offline", "sphinx_multitoc_numbering")
+
+LINES = 15  # of a message at most, so that the build's last twenty lines have all of the cause
+END_OF_CAUSE = "\n\nThe whole traceback:\n"
+
+
+def refuse_elsewhere(app, config):
+    """Stop at once where the book can't be built from."""
+    if Path(app.srcdir).resolve() != BOOK:
+        raise ConfigError(f"the book is in the folder {BOOK.name}: jupyter-book build {BOOK.name}")
+    if not (BOOK / "notebooks").is_dir():
+        raise ConfigError(
+            "book/notebooks should be a symbolic link to the folder notebooks, and is a file, as "
+            "git makes one where core.symlinks is false. On Windows switch on the developer mode; "
+            "then: git config core.symlinks true && git restore book/notebooks _toc.yml. Or put a "
+            "copy of the folder notebooks in its place."
+        )
+
+
+def declare_safe(app, env, docnames):
+    """Put in what the extensions leave out; with one of them unsafe, Sphinx goes page by page."""
+    for name in SAFE:
+        if name in app.extensions:
+            app.extensions[name].parallel_read_safe = True
+            app.extensions[name].parallel_write_safe = True
+
+
+def naming_causes(execute):
+    """Let `execute` return whatever happens to a notebook, with the cause before the traceback."""
+
+    def execute_and_name(notebook, **settings):
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.update(outputs=[], execution_count=None)  # as committed
+        try:
+            result = execute(notebook, **settings)
+        except Exception as error:  # the kernel died, say, or did not start
+            result = ExecutionResult(notebook, settings["cwd"], 0.0, error, repr(error))
+        if result.err is not None:
+            result.exc_string = f"{cause(notebook, result.err)}{END_OF_CAUSE}{result.exc_string}"
+        return result
+
+    return execute_and_name
+
+
+def cause(notebook, error):
+    """The cell that was executed last, and what became of it."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    reached = [n for n, cell in enumerate(cells, 1) if cell.get("execution_count")]
+    number = reached[-1] if reached else 1
+    source = cells[number - 1].source.strip().partition("\n")[0] if cells else ""
+    name = getattr(error, "ename", type(error).__name__)
+    lines = f"{name}: {getattr(error, 'evalue', error)}".splitlines()
+    if len(lines) > LINES:
+        lines[LINES - 1 :] = ["..."]
+    return "\n".join([f"cell {number}: {source}", *lines])
+
+
+def end_with_causes(app, env):
+    """Exit if the code of a page failed, with what there is to know as the last lines."""
+    failed = {
+        name: metadata["exec_data"]["traceback"].partition(END_OF_CAUSE)[0]
+        for name, metadata in sorted(getattr(env, "nb_metadata", {}).items())
+        if not metadata.get("exec_data", {}).get("succeeded", True)
+    }
+    if failed:
+        causes = [f"{env.doc2path(name, base=False)}, {text}" for name, text in failed.items()]
+        sys.stdout.flush()
+        # Not as an exception, of which Jupyter Book would print a traceback of its own.
+        sys.exit("\n" + "\n\n".join([*causes, f"no book: {len(failed)} of its pages failed"]))
+
+
+def setup(app):
+    """Sphinx calls this."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # kernels with more get in each other's way
+    direct.single_nb_execution = naming_causes(direct.single_nb_execution)
+    app.parallel = max(app.parallel, 2 * (os.cpu_count() or 1))
+    # Page by page: Sphinx would give out five at a time, and wait for the last five.
+    builders.make_chunks = lambda names, *_: [[name] for name in names]
+    app.connect("config-inited", refuse_elsewhere)
+    app.connect("env-before-read-docs", declare_safe)
+    app.connect("env-updated", end_with_causes, priority=0)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
