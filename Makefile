@@ -1,8 +1,15 @@
-# Each command is complete on a machine that has only Python 3.11, git and make:
-# it makes or refreshes .venv from requirements.txt first.
+# Each command is complete on a machine that has only Python (3.11 or newer) and make: it makes or
+# refreshes .venv from requirements.txt first.
 
-PYTHON ?= python3.11
+PYTHONS := python3.14 python3.13 python3.12 python3.11
+# The newest that works and can make an environment, which Debian's does only with python3-venv.
+ifndef PYTHON
+PYTHON := $(shell for python in $(PYTHONS); do \
+	$$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done)
+endif
 BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --quiet
+PYTEST := $(BIN)/pytest -n logical # workers side by side
 ENV := .venv/complete
 BOOK := _build/html/index.html
 BOOK_SOURCES := $(wildcard benchmarks/*.json) $(shell find _config.yml _toc.yml book gmlib \
@@ -23,7 +30,7 @@ archive: ## the book as one file to read offline: _build/kumar-book.zip, with it
 	@$(MAKE) --no-print-directory $(BOOK)
 	rm -rf _build/kumar-book _build/kumar-book.zip
 	cp -r _build/html _build/kumar-book
-	cd _build && $(PYTHON) -m zipfile -c kumar-book.zip kumar-book/
+	cd _build && ../$(BIN)/python -m zipfile -c kumar-book.zip kumar-book/
 	rm -r _build/kumar-book
 	cd _build && sha256sum kumar-book.zip > kumar-book.zip.sha256
 
@@ -32,10 +39,10 @@ pdf: ## the book for paper: _build/kumar-book.pdf, printed by Chromium
 	$(BIN)/python book/print.py _build/html _build/kumar-book.pdf
 
 test: lint ## everything that can be checked: code, notebooks, the built book in a browser
-	$(BIN)/pytest --ignore=tests/test_book.py
-	$(BIN)/pytest --nbval notebooks
+	$(PYTEST) --dist=loadgroup --ignore=tests/test_book.py
+	$(PYTEST) --dist=loadfile --nbval notebooks
 	@$(MAKE) --no-print-directory $(BOOK)
-	$(BIN)/pytest tests/test_book.py
+	$(PYTEST) --dist=loadgroup tests/test_book.py
 
 notebooks: $(ENV) ## execute the notebooks in place, as they are committed
 	$(BIN)/python notebooks/execute.py
@@ -57,24 +64,17 @@ lint: $(ENV) ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-lock: ## resolve constraints.txt and requirements.txt anew, but torch and torchvision as pinned
-	$(PYTHON) -m venv --clear .venv
+lock: $(ENV) ## resolve constraints.txt and requirements.txt anew, but torch and torchvision as pinned
 	grep -E '^torch(vision)?==' constraints.txt > .venv/pins.txt
-	$(BIN)/pip install --upgrade pip
-	$(BIN)/pip install -c .venv/pins.txt -e '.[study,cluster,book,test]'
 	grep '^#' constraints.txt > .venv/constraints.txt
 	# A CUDA build of torch brings libraries of its own, at versions of its own.
-	$(BIN)/pip freeze --all --exclude-editable \
-		| sed -E '/^(cuda|nvidia|triton)/d; s/\+[a-z0-9]+$$//' >> .venv/constraints.txt
-	$(BIN)/pip install uv
+	$(LOCK) pyproject.toml --all-extras --constraint .venv/pins.txt --no-header \
+		| sed -E '/^(cuda|nvidia|triton)/d' >> .venv/constraints.txt
 	# Which build of torch there is depends on the machine, and so does what else it needs.
-	grep -vE '^torch(vision)?==' .venv/constraints.txt | $(BIN)/uv pip compile - --no-deps \
-		--generate-hashes --no-annotate --custom-compile-command 'make lock' \
-		--output-file .venv/requirements.txt
-	$(BIN)/pip uninstall --yes uv
+	grep -vE '^torch(vision)?==' .venv/constraints.txt | $(LOCK) - --no-deps --generate-hashes \
+		--custom-compile-command 'make lock' --output-file .venv/requirements.txt
 	mv .venv/constraints.txt .venv/requirements.txt .
 	@echo "environment.yml names versions too; test_environment.py says which are old now"
-	touch $(ENV)
 
 clean: ## remove what was built and cached, but not .venv
 	rm -rf _build dist mutants .mypy_cache .pytest_cache .ruff_cache
@@ -87,7 +87,9 @@ $(BOOK): $(ENV) $(BOOK_SOURCES)
 
 # Every file by its hash; then the package itself, built by what is there, and this machine's torch.
 $(ENV): pyproject.toml constraints.txt requirements.txt
-	$(PYTHON) -m venv .venv
+	@test -n '$(PYTHON)' || { echo 'no Python that can make an environment: wanted is one of' \
+		'$(PYTHONS), with its venv module, or make PYTHON=...' >&2; exit 1; }
+	@test "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V)" || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --require-hashes --no-deps -r requirements.txt
 	$(BIN)/pip install -c constraints.txt --no-build-isolation -e '.[study,cluster,book,test]'
 	touch $@

@@ -32,8 +32,8 @@ from gmlib.study import ledger as ledger_module
 from gmlib.study import sweep as sweep_module
 from gmlib.study.config import RunConfig
 from gmlib.study.ledger import Ledger, LedgerError
-from gmlib.study.sweep import sweep
 from gmlib.study.records import RunRecord
+from gmlib.study.sweep import sweep
 from gmlib.study.training import train
 
 Contents = dict[str, list[bytes]]

@@ -30,8 +30,8 @@ from gmlib.study import sweep as sweep_module
 from gmlib.study.config import RunConfig
 from gmlib.study.data import DataError
 from gmlib.study.ledger import Ledger, LedgerError
-from gmlib.study.sweep import SweepError, sweep, sweep_by
 from gmlib.study.records import RunRecord
+from gmlib.study.sweep import SweepError, sweep, sweep_by
 from gmlib.study.training import Progress, train, train_together
 
 Configure = Callable[..., RunConfig]

@@ -1,0 +1,69 @@
+"""The environment for each Python that the project names, resolved anew against its pins.
+
+Asks the package index which files there are; without one this is skipped.
+"""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PREFIX = "Programming Language :: Python :: 3."
+PYTHONS = [f"3.{line.removeprefix(PREFIX)}" for line in PROJECT["classifiers"] if PREFIX in line]
+FIRST = PYTHONS[0]
+
+
+def test_the_same_pythons_are_named_everywhere():
+    assert [*map(int, (version.partition(".")[2] for version in PYTHONS))] == [11, 12, 13, 14]
+    assert SpecifierSet(PROJECT["requires-python"]) == SpecifierSet(f">={FIRST}")
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert tools["ruff"]["target-version"] == f"py{FIRST.replace('.', '')}"
+    assert tools["mypy"]["python_version"] == FIRST
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.findall(r"python(3\.\d+)", makefile) == PYTHONS[::-1]
+    assert f"Python {FIRST} or newer" in (ROOT / "README.md").read_text()
+    workflow = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())
+    assert workflow["jobs"]["check"]["container"].startswith(tuple(f"python:{v}-" for v in PYTHONS))
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_pins_are_what_a_python_needs(version, skip_or_fail):
+    """Down to its first release, and with a file to install each of them from."""
+    resolved = subprocess.run(
+        [
+            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
+            *("--constraint", "constraints.txt", "--python-version", f"{version}.0"),
+            *("--no-header", "--no-annotate", "--quiet"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if re.search(r"error sending request|Failed to fetch", resolved.stderr):
+        skip_or_fail("the package index can't be reached")
+    assert resolved.returncode == 0, resolved.stderr
+    wanted = {line for line in resolved.stdout.splitlines() if not CUDA.match(line)}
+    environment = {"python_full_version": f"{version}.0", "python_version": version}
+    pinned = {
+        f"{requirement.name}{requirement.specifier}"
+        for requirement in pins()
+        if requirement.marker is None or requirement.marker.evaluate(environment)
+    }
+    assert wanted == pinned
+
+
+# A CUDA build of torch brings libraries of its own, at versions of its own.
+CUDA = re.compile("cuda-|nvidia-|triton")
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if not line.startswith("#")]
