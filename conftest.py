@@ -1,4 +1,11 @@
-"""What nbval compares when it runs the notebooks."""
+"""What nbval compares when it runs the notebooks, and one thread a worker."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers side by side with several threads each take each other's processors.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 
 def pytest_collectstart(collector):

@@ -3,7 +3,8 @@
 Reading executes notebooks, and two kernels a processor keep it busy while others start; Jupyter
 Book has no option for it, as `sphinx-build` has. A page that fails does not end the others, whose
 kernels would be torn down with tracebacks of their own. When all are read, the build ends with the
-page, the cell and the exception.
+page, the cell and the exception, and without a traceback, of which Jupyter Book would print one for
+any exception.
 """
 
 import os
@@ -13,7 +14,6 @@ from pathlib import Path
 from jupyter_cache.executors.utils import ExecutionResult
 from myst_nb.core.execute import direct
 from sphinx import builders
-from sphinx.errors import ConfigError
 
 BOOK = Path(__file__).resolve().parents[1]
 
@@ -25,12 +25,12 @@ END_OF_CAUSE = "\n\nThe whole traceback:\n"
 
 
 def refuse_elsewhere(app, config):
-    """Stop at once where the book can't be built from."""
+    """Exit at once where the book can't be built from."""
     if Path(app.srcdir).resolve() != BOOK:
-        raise ConfigError(f"the book is in the folder {BOOK.name}: jupyter-book build {BOOK.name}")
+        sys.exit(f"\nthe book is in the folder {BOOK.name}: jupyter-book build {BOOK.name}")
     if not (BOOK / "notebooks").is_dir():
-        raise ConfigError(
-            "book/notebooks should be a symbolic link to the folder notebooks, and is a file, as "
+        sys.exit(
+            "\nbook/notebooks should be a symbolic link to the folder notebooks, and is a file, as "
             "git makes one where core.symlinks is false. On Windows switch on the developer mode; "
             "then: git config core.symlinks true && git restore book/notebooks _toc.yml. Or put a "
             "copy of the folder notebooks in its place."
@@ -86,7 +86,6 @@ def end_with_causes(app, env):
     if failed:
         causes = [f"{env.doc2path(name, base=False)}, {text}" for name, text in failed.items()]
         sys.stdout.flush()
-        # Not as an exception, of which Jupyter Book would print a traceback of its own.
         sys.exit("\n" + "\n\n".join([*causes, f"no book: {len(failed)} of its pages failed"]))
 
 

@@ -42,7 +42,7 @@ def test_calibration_multiplies_the_function_by_a_constant(tiny):
         name: getattr(config, name)
         for name in ("dataset", "widths", "num_components", "calibration_size")
     }
-    table = checks.calibration_invariance([0, 1], **settings)
+    table = checks.invariance_table(checks.calibration_invariance([0, 1], **settings))
     assert list(table.index) == [0, 1]
     assert set(table["same prediction"]) == {"100.0%"}
     assert set(table["largest deviation"]) == {"below 1e-4"}
@@ -50,7 +50,9 @@ def test_calibration_multiplies_the_function_by_a_constant(tiny):
 
 
 def test_first_step_table_has_an_arm_a_column(tiny):
-    table = checks.first_step_table([tiny("BL", 0), tiny("BL", 1), tiny("KUMAR", 0)])
+    table = checks.first_step_table(
+        checks.first_steps([tiny("BL", 0), tiny("BL", 1), tiny("KUMAR", 0)])
+    )
     assert list(table.columns) == ["BL", "KUMAR"]
     assert table.index[0] == "mu, layer 1"
     assert len(table) == 8

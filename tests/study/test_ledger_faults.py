@@ -857,7 +857,7 @@ def test_damage_is_found_and_set_aside_and_made_good(
     capsys.readouterr()
     assert gmlib(whole, "check") == 1
     *lines, summary = capsys.readouterr().out.splitlines()
-    assert summary.endswith(f" records, {len(named)} faults")
+    assert summary.endswith(f" runs, 0 measurements, {len(named)} faults")
     assert len(lines) == len(named)
     for path, line in zip(sorted(named), lines, strict=True):
         assert re.fullmatch(rf"{re.escape(str(path))} .+; ({'|'.join(CURES)})", line)
@@ -940,7 +940,7 @@ def test_files_may_go_while_they_are_checked(
     draft.touch()
     files = sorted(whole.folder.iterdir())
     draft.unlink()
-    monkeypatch.setattr(Path, "iterdir", lambda _: iter(files))
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(files if path == whole.folder else []))
     assert whole.check() == []
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from gmlib.study.measurements import Load
 from gmlib.study.propagation import (
     displacement_table,
     mean_displacement,
@@ -185,9 +187,13 @@ def moving(mixed: Mixed) -> RunRecord:
     return mixed(mu, sigma)
 
 
+def shown(*images: list[float]) -> Load:
+    """Loads nothing but these test images."""
+    return lambda *_: SimpleNamespace(x_test=torch.tensor(images))
+
+
 def test_mean_displacement(moving: RunRecord) -> None:
-    images = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    moved = mean_displacement(moving, images)
+    moved = mean_displacement(moving, load=shown([1.0, 0.0], [0.0, 2.0]))
     assert set(moved) == {"absolute", "relative", "spread", "gates"}
     np.testing.assert_allclose(moved["absolute"], [0, 2.5, 5.5])
     np.testing.assert_allclose(moved["relative"], [0, (5 / 5 + 0) / 2, (10 / 5 + 1 / 2) / 2])
@@ -200,9 +206,10 @@ def test_mean_displacement(moving: RunRecord) -> None:
 
 def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
     still = mixed(np.zeros((1, 2, 2)), np.ones((1, 2, 2)), arm="BL")
-    images = torch.eye(2)
+    load = shown([1.0, 0.0], [0.0, 1.0])
+    moved = {"KUMAR": moving, "BL": still}
     table = displacement_table(
-        {"KUMAR": mean_displacement(moving, images), "BL": mean_displacement(still, images)}
+        {arm: mean_displacement(record, load=load) for arm, record in moved.items()}
     )
     gates = table.pop("gates changed by")
     assert gates["KUMAR", 0] == gates["BL", 0] == "0.00"
@@ -220,7 +227,7 @@ def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
 
 
 def displaced(record: RunRecord) -> object:
-    return mean_displacement(record, torch.ones(1, 5))
+    return mean_displacement(record, load=shown([1.0] * 5))
 
 
 @pytest.mark.parametrize("function", [propagate, displaced])

@@ -1,0 +1,145 @@
+"""How the book is built, on a small one: what stops it, and what it says then."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BUILD = (sys.executable, "-m", "jupyter_book.cli.main", "build")
+
+GOOD = ["x = 1", "print(x + 1)"]
+BAD = [
+    "x = 1",
+    "# What it needs\nfrom gmlib.study.sources import DataError\nraise DataError("
+    "'clothes could not be fetched. Tried in this order:\\n  - a: no route\\n  - b: no disk')",
+    "print('never')",
+]
+LONG = ["raise ValueError('\\n'.join(f'line {n}' for n in range(50)))"]
+DEAD = ["x = 1", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"]
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """Make a checkout with the project's settings, and notebooks of the given cells."""
+
+    def make(folder="checkout", **notebooks):
+        root = tmp_path / folder
+        (root / "notebooks").mkdir(parents=True)
+        for name, cells in notebooks.items():
+            notebook = nbformat.v4.new_notebook()
+            notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+            code = [nbformat.v4.new_code_cell(cell, execution_count=1) for cell in cells]
+            notebook.cells = [nbformat.v4.new_markdown_cell(f"# {name}"), *code]
+            nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
+        shutil.copytree(
+            ROOT / "book",
+            root / "book",
+            ignore=lambda folder, names: {"notebooks", *PAGES} & {*names},
+        )
+        (root / "book/notebooks").symlink_to("../notebooks")
+        (root / "book/index.md").write_text("# A small book\n")
+        chapters = "".join(f"  - file: notebooks/{name}\n" for name in notebooks)
+        (root / "book/_toc.yml").write_text(f"format: jb-book\nroot: index\nchapters:\n{chapters}")
+        (root / "_toc.yml").symlink_to("book/_toc.yml")
+        shutil.copy(ROOT / "_config.yml", root)
+        return root
+
+    return make
+
+
+PAGES = [path.name for path in (ROOT / "book").glob("*.md")]
+
+
+def build(root, *arguments):
+    result = subprocess.run(
+        [*BUILD, *(arguments or ["book"])], cwd=root, capture_output=True, text=True
+    )
+    return result, re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr).splitlines()
+
+
+def test_a_page_that_fails_is_named_with_its_cause(small_book):
+    root = small_book(first=GOOD, second=BAD, third=GOOD)
+    result, lines = build(root)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-6:] == [
+        "notebooks/second.ipynb, cell 2: # What it needs",
+        "DataError: clothes could not be fetched. Tried in this order:",
+        "  - a: no route",
+        "  - b: no disk",
+        "",
+        "no book: 1 of its pages failed",
+    ]
+    assert "Traceback" not in "\n".join(lines)
+    assert not (root / "_build/html/index.html").exists()
+
+
+def test_of_a_long_message_the_beginning_is_shown(small_book):
+    result, _ = build(small_book(long=LONG))
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-20:]
+    start = last.index("notebooks/long.ipynb, cell 1: " + LONG[0])
+    assert last[start + 1 : start + 3] == ["ValueError: line 0", "line 1"]
+    assert last[-3:] == ["...", "", "no book: 1 of its pages failed"]
+
+
+def test_a_kernel_that_dies_is_named_with_its_cell(small_book):
+    result, lines = build(small_book(first=GOOD, last=DEAD))
+    assert result.returncode == 1
+    end = "\n".join(result.stderr.splitlines()[-20:])
+    assert "notebooks/last.ipynb, cell 2: import os, signal\nDeadKernelError: " in end
+    assert end.endswith("no book: 1 of its pages failed")
+
+
+def test_each_page_that_fails_is_named(small_book):
+    result, _ = build(small_book(one=BAD, two=GOOD, three=BAD))
+    end = result.stderr.splitlines()[-20:]
+    assert [line for line in end if line.startswith("notebooks/")] == [
+        "notebooks/one.ipynb, cell 2: # What it needs",
+        "notebooks/three.ipynb, cell 2: # What it needs",
+    ]
+    assert end[-1] == "no book: 2 of its pages failed"
+
+
+@pytest.mark.parametrize("folder", ["checkout", "with spaces and Ümläute"])
+def test_a_sound_book_is_built(folder, small_book):
+    root = small_book(folder, first=GOOD, second=GOOD)
+    result, lines = build(root, "book", "-W", "-n", "--keep-going")
+    assert result.returncode == 0, "\n".join(lines[-20:])
+    assert "<title>first" in (root / "_build/html/notebooks/first.html").read_text()
+    assert not [line for line in lines if "WARNING" in line]
+
+
+def test_the_wrong_folder_is_refused_at_once(small_book):
+    start = time.monotonic()
+    result, lines = build(small_book(never=["import time; time.sleep(100)"]), ".")
+    assert result.returncode == 1
+    assert lines[-1] == "the book is in the folder book: jupyter-book build book"
+    assert "Traceback" not in "\n".join(lines)
+    assert time.monotonic() - start < 60
+
+
+def test_a_checkout_without_symbolic_links_says_so(tmp_path):
+    """As on Windows: git writes files that hold where the links lead."""
+    root = tmp_path / "checkout"
+    git = ["git", "-c", "safe.directory=*", "-c", "core.symlinks=false"]
+    subprocess.run([*git, "clone", "-q", str(ROOT), str(root)], check=True)
+    assert (root / "book/notebooks").read_text() == "../notebooks"
+    assert not (root / "book/_toc.yml").is_symlink()  # what Jupyter Book reads first needs no link
+    shutil.copytree(ROOT / "book/_ext", root / "book/_ext", dirs_exist_ok=True)
+    result, lines = build(root)
+    assert result.returncode == 1
+    assert "core.symlinks is false" in lines[-1]
+    assert "git restore book/notebooks" in lines[-1]
+    assert "Traceback" not in "\n".join(lines)
+
+
+def test_the_working_tree_has_its_links():
+    for link in ("_toc.yml", "book/notebooks"):
+        assert os.path.islink(ROOT / link)
