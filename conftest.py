@@ -7,7 +7,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-
 def pytest_collectstart(collector):
     # Progress bars and one-off notices (matplotlib builds its font cache) come on stderr. They
     # depend on the machine and the day; the committed notebooks have none.

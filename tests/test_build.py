@@ -12,7 +12,8 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BUILD = (sys.executable, "-m", "jupyter_book.cli.main", "build")
+BUILD = (Path(sys.executable).with_name("jupyter-book"), "build")
+PAGES = [path.name for path in (ROOT / "book").glob("*.md")]
 
 GOOD = ["x = 1", "print(x + 1)"]
 BAD = [
@@ -54,9 +55,6 @@ def small_book(tmp_path):
     return make
 
 
-PAGES = [path.name for path in (ROOT / "book").glob("*.md")]
-
-
 def build(root, *arguments):
     result = subprocess.run(
         [*BUILD, *(arguments or ["book"])], cwd=root, capture_output=True, text=True
@@ -90,7 +88,7 @@ def test_of_a_long_message_the_beginning_is_shown(small_book):
 
 
 def test_a_kernel_that_dies_is_named_with_its_cell(small_book):
-    result, lines = build(small_book(first=GOOD, last=DEAD))
+    result, _ = build(small_book(first=GOOD, last=DEAD))
     assert result.returncode == 1
     end = "\n".join(result.stderr.splitlines()[-20:])
     assert "notebooks/last.ipynb, cell 2: import os, signal\nDeadKernelError: " in end
@@ -107,9 +105,8 @@ def test_each_page_that_fails_is_named(small_book):
     assert end[-1] == "no book: 2 of its pages failed"
 
 
-@pytest.mark.parametrize("folder", ["checkout", "with spaces and Ümläute"])
-def test_a_sound_book_is_built(folder, small_book):
-    root = small_book(folder, first=GOOD, second=GOOD)
+def test_a_sound_book_is_built_wherever_it_is(small_book):
+    root = small_book("with spaces and Ümläute", first=GOOD, second=GOOD)
     result, lines = build(root, "book", "-W", "-n", "--keep-going")
     assert result.returncode == 0, "\n".join(lines[-20:])
     assert "<title>first" in (root / "_build/html/notebooks/first.html").read_text()

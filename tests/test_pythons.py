@@ -34,23 +34,33 @@ def test_the_same_pythons_are_named_everywhere():
     assert workflow["jobs"]["check"]["container"].startswith(tuple(f"python:{v}-" for v in PYTHONS))
 
 
+@pytest.fixture(scope="module")
+def resolutions():
+    """What uv makes of pyproject.toml and the pins for the first release of each Python."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"]
+    command += ["--constraint", "constraints.txt", "--no-header", "--no-annotate", "--quiet"]
+    running = {
+        version: subprocess.Popen(
+            [*command, "--python-version", f"{version}.0"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for version in PYTHONS  # at once: most of it is waiting for the index
+    }
+    return {version: (*process.communicate(), process) for version, process in running.items()}
+
+
+@pytest.mark.xdist_group("pythons")
 @pytest.mark.parametrize("version", PYTHONS)
-def test_the_pins_are_what_a_python_needs(version, skip_or_fail):
+def test_the_pins_are_what_a_python_needs(version, resolutions, skip_or_fail):
     """Down to its first release, and with a file to install each of them from."""
-    resolved = subprocess.run(
-        [
-            *(sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"),
-            *("--constraint", "constraints.txt", "--python-version", f"{version}.0"),
-            *("--no-header", "--no-annotate", "--quiet"),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if re.search(r"error sending request|Failed to fetch", resolved.stderr):
+    resolved, complaint, process = resolutions[version]
+    if re.search(r"error sending request|Failed to fetch", complaint):
         skip_or_fail("the package index can't be reached")
-    assert resolved.returncode == 0, resolved.stderr
-    wanted = {line for line in resolved.stdout.splitlines() if not CUDA.match(line)}
+    assert process.returncode == 0, complaint
+    wanted = {line for line in resolved.splitlines() if not CUDA.match(line)}
     environment = {"python_full_version": f"{version}.0", "python_version": version}
     pinned = {
         f"{requirement.name}{requirement.specifier}"

@@ -9,7 +9,6 @@ import math
 import os
 import random
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,6 @@ from gmlib.study import arms, data, training
 from gmlib.study.config import ARMS as BUILT_IN
 from gmlib.study.config import RunConfig
 from gmlib.study.neurons import NeuronLayer
-from gmlib.study.provenance import git_state, stamp
 from gmlib.study.training import (
     Progress,
     RunRecord,
@@ -999,40 +997,6 @@ def test_provenance(tiny: Configure, blobs: data.Dataset) -> None:
     age = datetime.now(UTC) - datetime.fromisoformat(provenance["utc"])
     assert abs(age.total_seconds()) < 600
     assert json.loads(json.dumps(provenance)) == provenance
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
-    command = ["git", "-C", str(folder), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "gmlib"
-    package.mkdir()
-    source = package / "__init__.py"
-    source.write_text("")
-    monkeypatch.setattr(gmlib, "__file__", str(source))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert git_state() == (None, None)  # no checkout
-
-    git(tmp_path, "init", "--quiet")
-    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "Nothing")
-    assert git_state() == (None, None)  # in somebody else's checkout
-
-    git(tmp_path, "add", "gmlib")
-    git(tmp_path, "commit", "--quiet", "-m", "The package")
-    commit = git(tmp_path, "rev-parse", "HEAD")
-    assert git_state() == (commit, False)
-    assert stamp()["commit"] == commit
-    (tmp_path / "README").write_text("untracked, and no part of the package")
-    assert git_state() == (commit, False)
-    source.write_text("changed = True")
-    assert git_state() == (commit, True)
-    assert stamp()["commit"] == f"{commit}, changed"
-
-    monkeypatch.setenv("PATH", "")
-    assert git_state() == (None, None)  # no git
 
 
 # --- The real thing ------------------------------------------------------------------------------
