@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from gmlib.study.provenance import cpu_model, stamp
 
@@ -28,6 +29,26 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     settings.load_profile("torture" if config.getoption("--torture") else "default")
+
+
+# Files whose tests share something that takes long to make.
+TOGETHER = (
+    *("test_claims.py", "test_data.py", "test_explorables.py", "test_papermill.py"),
+    *("test_pythons.py", "test_tutorial.py"),
+)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Each test goes to the worker that is free, but those of some files all to one."""
+
+    def _split_scope(self, nodeid):
+        path = nodeid.partition("::")[0]
+        return path if path.endswith(TOGETHER) else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    # By file where a run says so: the cells of a notebook have one kernel.
+    return None if config.getoption("dist") == "loadfile" else Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -7,9 +7,8 @@ import nbformat
 import papermill
 import pytest
 from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-
-pytestmark = pytest.mark.xdist_group("papermill")  # which shares what was executed
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = {"seeds": [905], "epochs": 1, "widths": [10], "components": 2, "screen_seeds": []}
@@ -140,7 +139,7 @@ def refusals(tmp_path_factory):
     cells, starts = [], []
     for number, (name, parameters, _) in enumerate(CASES):
         own = {**parameters, "ledger": str(folder / str(number))}
-        notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", as_version=4)
+        notebook = load_notebook_node(str(ROOT / f"notebooks/{name}.ipynb"))
         parameterized = parameterize_notebook(notebook, own).cells
         starts.append(len(cells))
         cells.append(nbformat.v4.new_code_cell("%reset -f"))

@@ -52,7 +52,6 @@ def resolutions():
     return {version: (*process.communicate(), process) for version, process in running.items()}
 
 
-@pytest.mark.xdist_group("pythons")
 @pytest.mark.parametrize("version", PYTHONS)
 def test_the_pins_are_what_a_python_needs(version, resolutions, skip_or_fail):
     """Down to its first release, and with a file to install each of them from."""

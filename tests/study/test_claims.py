@@ -533,9 +533,6 @@ def test_the_front(gm_error, on_it, make_record):
 # --- The records of the project ------------------------------------------------------------------
 
 
-pytestmark = pytest.mark.xdist_group("claims")  # which shares the review
-
-
 @pytest.fixture(scope="module")
 def reviewed():
     return claims.review()

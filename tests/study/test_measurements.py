@@ -183,9 +183,7 @@ TABLES = st.integers(0, 4).flatmap(
 
 def same(one: Any, other: Any) -> None:
     if isinstance(one, pd.DataFrame):
-        assert list(one.columns) == list(other.columns)
-        for column in one.columns:
-            same(one[column].to_numpy(object), other[column].to_numpy(object))
+        pd.testing.assert_frame_equal(one, other, check_exact=True, check_dtype=len(one) > 0)
     elif isinstance(one, dict):
         assert list(one) == list(other)
         for name in one:
