@@ -8,7 +8,7 @@ PYTHON := $(shell for python in $(PYTHONS); do \
 	$$python -c 'import ensurepip, venv' 2>/dev/null && echo $$python && break; done)
 endif
 BIN := .venv/bin
-LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --no-annotate --quiet
+LOCK := $(BIN)/uv pip compile --no-python-downloads --universal --python-version 3.11 --no-annotate --quiet
 PYTEST := $(BIN)/pytest -n logical # workers side by side
 ENV := .venv/complete
 BOOK := _build/html/index.html

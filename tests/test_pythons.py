@@ -39,6 +39,7 @@ def resolutions():
     """What uv makes of pyproject.toml and the pins for the first release of each Python."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras"]
     command += ["--constraint", "constraints.txt", "--no-header", "--no-annotate", "--quiet"]
+    command += ["--no-python-downloads"]  # a Python that is not here is not needed either
     running = {
         version: subprocess.Popen(
             [*command, "--python-version", f"{version}.0"],
