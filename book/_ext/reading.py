@@ -9,6 +9,8 @@ any exception.
 
 import os
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from jupyter_cache.executors.utils import ExecutionResult
@@ -49,31 +51,50 @@ def naming_causes(execute):
     """Let `execute` return whatever happens to a notebook, with the cause before the traceback."""
 
     def execute_and_name(notebook, **settings):
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.update(outputs=[], execution_count=None)  # as committed
-        try:
-            result = execute(notebook, **settings)
-        except Exception as error:  # the kernel died, say, or did not start
-            result = ExecutionResult(notebook, settings["cwd"], 0.0, error, repr(error))
+        started = []
+
+        def start(cell, cell_index):
+            started.append(cell)
+
+        with tempfile.TemporaryFile() as last_words, standard_error(last_words):
+            try:
+                result = execute(notebook, on_cell_execute=start, **settings)
+            except Exception as error:  # the kernel died, say, or did not start
+                last_words.seek(0)
+                said = last_words.read().decode(errors="replace")
+                result = ExecutionResult(
+                    notebook, settings["cwd"], 0.0, error, f"{error!r}\n{said}"
+                )
         if result.err is not None:
-            result.exc_string = f"{cause(notebook, result.err)}{END_OF_CAUSE}{result.exc_string}"
+            result.exc_string = f"{cause(started, result.err)}{END_OF_CAUSE}{result.exc_string}"
         return result
 
     return execute_and_name
 
 
-def cause(notebook, error):
-    """The cell that was executed last, and what became of it."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    reached = [n for n, cell in enumerate(cells, 1) if cell.get("execution_count")]
-    number = reached[-1] if reached else 1
-    source = cells[number - 1].source.strip().partition("\n")[0] if cells else ""
+@contextmanager
+def standard_error(file):
+    """Give processes that are started meanwhile a file for it.
+
+    A kernel that is shut down while busy writes a traceback there of what it can't send any more.
+    """
+    before = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def cause(started, error):
+    """The last code cell that was started, and what became of it."""
+    source = started[-1].source.strip().partition("\n")[0] if started else ""
     name = getattr(error, "ename", type(error).__name__)
     lines = f"{name}: {getattr(error, 'evalue', error)}".splitlines()
     if len(lines) > LINES:
         lines[LINES - 1 :] = ["..."]
-    return "\n".join([f"cell {number}: {source}", *lines])
+    return "\n".join([f"cell {len(started)}: {source}", *lines])
 
 
 def end_with_causes(app, env):
