@@ -31,7 +31,8 @@ def test_the_same_pythons_are_named_everywhere():
     assert re.findall(r"python(3\.\d+)", makefile) == PYTHONS[::-1]
     assert f"Python {FIRST} or newer" in (ROOT / "README.md").read_text()
     workflow = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())
-    assert workflow["jobs"]["check"]["container"].startswith(tuple(f"python:{v}-" for v in PYTHONS))
+    image = workflow["jobs"]["check"]["container"]["image"]
+    assert image.startswith(tuple(f"python:{version}-" for version in PYTHONS))
 
 
 @pytest.fixture(scope="module")
