@@ -16,6 +16,7 @@ from pathlib import Path
 from jupyter_cache.executors.utils import ExecutionResult
 from myst_nb.core.execute import direct
 from sphinx import builders
+from traitlets.config import Config
 
 BOOK = Path(__file__).resolve().parents[1]
 
@@ -56,20 +57,30 @@ def naming_causes(execute):
         def start(cell, cell_index):
             started.append(cell)
 
-        with tempfile.TemporaryFile() as last_words, standard_error(last_words):
+        with (
+            tempfile.TemporaryDirectory() as sockets,
+            tempfile.TemporaryFile() as last_words,
+            standard_error(last_words),
+        ):
+            settings |= {"on_cell_execute": start, "config": private(sockets)}
             try:
-                result = execute(notebook, on_cell_execute=start, **settings)
+                result = execute(notebook, **settings)
             except Exception as error:  # the kernel died, say, or did not start
                 last_words.seek(0)
-                said = last_words.read().decode(errors="replace")
-                result = ExecutionResult(
-                    notebook, settings["cwd"], 0.0, error, f"{error!r}\n{said}"
-                )
+                text = f"{error!r}\n{last_words.read().decode(errors='replace')}"
+                result = ExecutionResult(notebook, settings["cwd"], 0.0, error, text)
         if result.err is not None:
             result.exc_string = f"{cause(started, result.err)}{END_OF_CAUSE}{result.exc_string}"
         return result
 
     return execute_and_name
+
+
+def private(folder):
+    """Sockets in a folder of its own: two kernels that start at once may choose the same port."""
+    if os.name != "posix":
+        return Config()
+    return Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
 
 
 @contextmanager
