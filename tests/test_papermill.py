@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from gmlib.study import data
+
 ROOT = Path(__file__).parents[1]
 PARAMETERS = {"seeds": [905], "epochs": 1, "widths": [10], "components": 2, "screen_seeds": []}
 
@@ -71,7 +73,11 @@ def test_figure_is_drawn_from_the_new_records(executed):
     assert len(shown(first, "image/png")) == 1
 
 
-def test_the_screen_on_another_data_set(tmp_path):
+def test_the_screen_on_another_data_set(tmp_path, skip_or_fail):
+    try:
+        data.fetch("fashion-mnist")
+    except data.DataError as error:
+        skip_or_fail(str(error))
     parameters = {"datasets": ["fashion-mnist"], "seeds": [905], "epochs": 1, "components": 2}
     texts = shown(execute("init_screen", tmp_path, **parameters, jobs=2))
     assert len(list((tmp_path / "ledger").iterdir())) == 2
