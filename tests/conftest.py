@@ -6,6 +6,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -39,11 +40,12 @@ TOGETHER = (
 
 
 class Scheduling(LoadScopeScheduling):
-    """Each test goes to the worker that is free, but those of some files all to one."""
+    """Each test goes to the worker that is free, but those of some files, or of a page, to one."""
 
     def _split_scope(self, nodeid):
         path = nodeid.partition("::")[0]
-        return path if path.endswith(TOGETHER) else nodeid
+        page = re.search(r"[\w/]+\.html", nodeid)
+        return path if path.endswith(TOGETHER) else page[0] if page else nodeid
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -4,6 +4,7 @@ The book is looked for in ``_build/html``, or where the variable ``GMLIB_BOOK`` 
 book or a browser these tests are skipped, or fail where ``CI`` is ``true``.
 """
 
+import functools
 import importlib.util
 import os
 import re
@@ -52,36 +53,76 @@ async () => {
 """
 
 
-@pytest.fixture(scope="module")
-def pages(browser, skip_or_fail):
-    """Open every page once; map its path to what was requested, reported and shown."""
+# What is wider than the window, of formulas as well: in a line of text, or in the margin, one has
+# nothing to scroll by.
+TOO_WIDE = """
+() => (document.documentElement.scrollWidth > innerWidth ? ["the page"] : []).concat(
+  [...document.querySelectorAll("article mjx-container:not([display])")]
+    .filter(e => !e.closest("div.cell_output, table") && e.getBoundingClientRect().width)
+    .filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML))
+"""
+WIDTHS = (390, 1100, 1280)
+# With the rules to check: what fails in the dark alone is a matter of colors.
+THEMES = {"light": {}, "dark": {"runOnly": ["color-contrast", "link-in-text-block"]}}
+
+
+@pytest.fixture(scope="session")
+def look(browser, skip_or_fail):
+    """Open a page once; what was requested, reported and shown, in each width and theme."""
     if not PAGES:
         skip_or_fail(f"no book in {BOOK}: build it with `make book`")
-    found = {}
-    for name in PAGES:
+
+    @functools.cache
+    def look(name):
         # A fresh context each: no page profits from what another one loaded.
-        context = browser.new_context(offline=True)
+        context = browser.new_context(offline=True, viewport={"width": WIDTHS[0], "height": 900})
         page = context.new_page()
         requested, failed, complaints = [], [], []
-        page.on("request", lambda request, to=requested: to.append(request.url))
-        page.on("requestfailed", lambda request, to=failed: to.append(request.url))
-        page.on("pageerror", lambda error, to=complaints: to.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
-            lambda message, to=complaints: (
-                to.append(message.text) if message.type in ("error", "warning") else None
+            lambda message: (
+                complaints.append(message.text) if message.type in ("error", "warning") else None
             ),
         )
         page.goto((BOOK / name).as_uri(), wait_until="load")
         seen = page.evaluate(INSPECT)
-        found[name] = {"requested": requested, "failed": failed, "complaints": complaints} | seen
+        # As it is now: axe requests the style sheets once more.
+        seen |= {"requested": [*requested], "failed": [*failed], "complaints": [*complaints]}
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            seen["too wide", width] = page.evaluate(TOO_WIDE)
+        page.evaluate(AXE)
+        page.add_style_tag(content="* { transition: none !important }")  # colors as they will be
+        for theme, rules in THEMES.items():
+            page.evaluate(
+                "theme => Object.assign(document.documentElement.dataset, theme)",
+                {"mode": theme, "theme": theme},
+            )
+            found = page.evaluate("async rules => (await axe.run(rules)).violations", rules)
+            seen["shut out", theme] = [
+                f"{violation['help']}: {violation['nodes'][0]['html']}"
+                for violation in found
+                if violation["impact"] in ("serious", "critical")
+            ]
         context.close()
-    return found
+        return seen
+
+    return look
 
 
 @pytest.fixture(params=PAGES or ["index.html"])
-def page(request, pages):
-    return pages[request.param]
+def page(request, look):
+    return look(request.param)
+
+
+@functools.cache
+def anchors(name):
+    """What links can lead to on a page."""
+    soup = BeautifulSoup((BOOK / name).read_text(encoding="utf-8"), "html.parser")
+    return {element["id"] for element in soup.find_all(id=True)}
 
 
 def test_everything_comes_from_the_book(page):
@@ -106,7 +147,7 @@ def test_no_stray_output(page):
     assert not page["stray"]
 
 
-def leads_somewhere(link, pages):
+def leads_somewhere(link):
     url, fragment = urldefrag(link)
     if urlsplit(url).scheme != "file":
         return True  # elsewhere: for the reader to follow, not for the page to fetch
@@ -114,11 +155,21 @@ def leads_somewhere(link, pages):
     if not (target.is_file() and target.is_relative_to(BOOK)):
         return False
     name = str(target.relative_to(BOOK))
-    return not fragment or name not in pages or unquote(fragment) in pages[name]["ids"]
+    return not fragment or name not in PAGES or unquote(fragment) in anchors(name)
 
 
-def test_links_lead_somewhere(page, pages):
-    assert not [link for link in page["links"] if not leads_somewhere(link, pages)]
+def test_links_lead_somewhere(page):
+    assert not [link for link in page["links"] if not leads_somewhere(link)]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_no_page_shuts_anybody_out(page, theme):
+    assert not page["shut out", theme]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_is_wider_than_its_window(page, width):
+    assert not page["too wide", width]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +189,7 @@ def test_the_search_finds(open_page, words, title):
 
 
 @pytest.fixture
-def open_page(browser, pages):
+def open_page(browser, look):
     """Open a page of the book, its formulas typeset, in a window of a width."""
     contexts = []
 
@@ -156,36 +207,8 @@ def open_page(browser, pages):
         context.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES or ["index.html"])
-def test_no_page_shuts_anybody_out(open_page, name, theme):
-    script = f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')"
-    page = open_page(name, 1280, script)
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    page.evaluate(AXE)
-    found = page.evaluate("async () => (await axe.run()).violations")
-    assert not [
-        f"{violation['help']}: {violation['nodes'][0]['html']}"
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-    ]
-
-
-@pytest.mark.parametrize("width", [390, 1100, 1280])
-@pytest.mark.parametrize("name", PAGES or ["index.html"])
-def test_no_page_is_wider_than_its_window(open_page, name, width):
-    page = open_page(name, width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # A formula in a line of text, or in the margin, has nothing to scroll by.
-    assert not page.evaluate(
-        """() => [...document.querySelectorAll("article mjx-container:not([display])")]
-          .filter(e => !e.closest("div.cell_output, table") && e.getBoundingClientRect().width)
-          .filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML)"""
-    )
-
-
 @pytest.fixture(scope="module")
-def printer(pages):
+def printer(look):
     """The module book/print.py."""
     spec = importlib.util.spec_from_file_location("book_print", ROOT / "book/print.py")
     module = importlib.util.module_from_spec(spec)
@@ -214,18 +237,18 @@ def test_what_paper_would_cut_off_is_an_error(printer, browser, tmp_path):
         printer.write_pdf(browser, combined, tmp_path / "book.pdf")
 
 
-def test_the_book_is_small(pages):
+def test_the_book_is_small(look):
     size = sum(path.stat().st_size for path in BOOK.rglob("*") if path.is_file())
     assert size < 60_000_000
 
 
-def test_the_first_page_is_light(pages):
-    files = {Path(unquote(urlsplit(url).path)) for url in pages["index.html"]["requested"]}
+def test_the_first_page_is_light(look):
+    files = {Path(unquote(urlsplit(url).path)) for url in look("index.html")["requested"]}
     assert sum(path.stat().st_size for path in files if "mathjax" not in path.parts) < 1_000_000
 
 
-def test_the_book_has_formulas_and_figures(pages):
+def test_the_book_has_formulas_and_figures(look):
     # Otherwise the tests above would pass on a book that lost them.
-    html = "".join((BOOK / name).read_text(encoding="utf-8") for name in pages)
+    html = "".join((BOOK / name).read_text(encoding="utf-8") for name in PAGES)
     assert 'class="math' in html
     assert "<img" in html
