@@ -39,10 +39,8 @@ pdf: ## the book for paper: _build/kumar-book.pdf, printed by Chromium
 	$(BIN)/python book/print.py _build/html _build/kumar-book.pdf
 
 test: lint ## everything that can be checked: code, notebooks, the built book in a browser
-	$(PYTEST) --ignore=tests/test_book.py
-	$(PYTEST) --dist=loadfile --nbval notebooks
 	@$(MAKE) --no-print-directory $(BOOK)
-	$(PYTEST) tests/test_book.py
+	$(PYTEST) --nbval tests notebooks
 
 notebooks: $(ENV) ## execute the notebooks in place, as they are committed
 	$(BIN)/python notebooks/execute.py

@@ -32,25 +32,26 @@ def pytest_configure(config):
     settings.load_profile("torture" if config.getoption("--torture") else "default")
 
 
-# Files whose tests share something that takes long to make.
+# Files whose tests share something that takes long to make; the cells of a notebook have one kernel.
 TOGETHER = (
-    *("test_claims.py", "test_data.py", "test_explorables.py", "test_papermill.py"),
+    *(".ipynb", "test_claims.py", "test_data.py", "test_explorables.py", "test_papermill.py"),
     *("test_pythons.py", "test_tutorial.py"),
 )
 
 
 class Scheduling(LoadScopeScheduling):
-    """Each test goes to the worker that is free, but those of some files, or of a page, to one."""
+    """Each test goes to the worker that is free, but those that share much all to one."""
 
     def _split_scope(self, nodeid):
         path = nodeid.partition("::")[0]
+        if path.endswith(TOGETHER):
+            return path
         page = re.search(r"[\w/]+\.html", nodeid)
-        return path if path.endswith(TOGETHER) else page[0] if page else nodeid
+        return page[0] if page else nodeid
 
 
 def pytest_xdist_make_scheduler(config, log):
-    # By file where a run says so: the cells of a notebook have one kernel.
-    return None if config.getoption("dist") == "loadfile" else Scheduling(config, log)
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(config, items):

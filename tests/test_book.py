@@ -56,10 +56,11 @@ async () => {
 # What is wider than the window, of formulas as well: in a line of text, or in the margin, one has
 # nothing to scroll by.
 TOO_WIDE = """
-() => (document.documentElement.scrollWidth > innerWidth ? ["the page"] : []).concat(
+() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))).then(() =>
+  (document.documentElement.scrollWidth > innerWidth ? ["the page"] : []).concat(
   [...document.querySelectorAll("article mjx-container:not([display])")]
     .filter(e => !e.closest("div.cell_output, table") && e.getBoundingClientRect().width)
-    .filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML))
+    .filter(e => e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML)))
 """
 WIDTHS = (390, 1100, 1280)
 # With the rules to check: what fails in the dark alone is a matter of colors.
@@ -91,11 +92,12 @@ def look(browser, skip_or_fail):
         seen = page.evaluate(INSPECT)
         # As it is now: axe requests the style sheets once more.
         seen |= {"requested": [*requested], "failed": [*failed], "complaints": [*complaints]}
+        # Colors and places as they will be.
+        page.add_style_tag(content="* { transition: none !important }")
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             seen["too wide", width] = page.evaluate(TOO_WIDE)
         page.evaluate(AXE)
-        page.add_style_tag(content="* { transition: none !important }")  # colors as they will be
         for theme, rules in THEMES.items():
             page.evaluate(
                 "theme => Object.assign(document.documentElement.dataset, theme)",
