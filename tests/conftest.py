@@ -32,7 +32,7 @@ def pytest_configure(config):
     settings.load_profile("torture" if config.getoption("--torture") else "default")
 
 
-# Files whose tests share something that takes long to make; the cells of a notebook have one kernel.
+# Files whose tests share what takes long to make, as the cells of a notebook share a kernel.
 TOGETHER = (
     *(".ipynb", "test_claims.py", "test_data.py", "test_explorables.py", "test_papermill.py"),
     *("test_pythons.py", "test_tutorial.py"),
