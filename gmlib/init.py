@@ -19,16 +19,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from gmlib.functional import gm_layer
 from gmlib.layer import GaussianMixtureLayer, _check_generator
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = [
     "LayerScale",
@@ -74,7 +71,7 @@ class LayerScale:
 class ScaleReport(Sequence[LayerScale]):
     """One :class:`LayerScale` a layer, in the order in which data reaches them.
 
-    Prints a table; :meth:`plot` draws it.
+    Prints a table.
 
     Examples:
         >>> ScaleReport([LayerScale("0", 0.0306, 16.34, 0.5), LayerScale("1", 0.0452, 11.06, 0.5)])
@@ -105,34 +102,6 @@ class ScaleReport(Sequence[LayerScale]):
             for layer in self
         ]
         return "\n".join(rows)
-
-    def plot(self, axes: Axes | None = None) -> Axes:
-        """Draw the standard deviations by layer on a logarithmic axis, before and after.
-
-        Needs matplotlib, which nothing else in the package does.
-
-        Args:
-            axes: Where to draw; new axes by default.
-
-        Returns:
-            The axes.
-        """
-        if axes is None:
-            import matplotlib.pyplot as plt
-
-            _, axes = plt.subplots(layout="constrained")
-        positions = range(len(self))
-        before, after = (
-            [getattr(layer, name) for layer in self] for name in ("std_before", "std_after")
-        )
-        if before != after:
-            axes.plot(positions, before, "o--", color="0.5", mfc="white", label="before")
-        axes.plot(positions, after, "o-", color="#c8322b", label="after")
-        axes.set(yscale="log", xlabel="layer", ylabel="output std")
-        axes.set_xticks(positions, [layer.name for layer in self])
-        if before != after:
-            axes.legend()
-        return axes
 
 
 def baseline_(

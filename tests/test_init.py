@@ -4,11 +4,9 @@ import copy
 import itertools
 import math
 
-import matplotlib.pyplot as plt
 import mpmath
 import pytest
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -973,40 +971,9 @@ def test_output_std_refuses():
 # --- Showing a report ----------------------------------------------------------------------------
 
 
-def report_of(*stds):
-    return ScaleReport(
-        LayerScale(f"layer{index}", before, after / before, after)
-        for index, (before, after) in enumerate(stds)
-    )
-
-
 def test_a_report_prints_a_table():
     report = ScaleReport([LayerScale("a long name", 0.030612, 16.3333, 0.5)])
     assert repr(report) == (
         "layer        std before       scale   std after\na long name     0.03061       16.33"
         "         0.5"
     )
-
-
-def test_a_report_draws_before_and_after():
-    axes = report_of((0.03, 0.5), (4.0, 0.5)).plot()
-    plt.close(axes.figure)
-    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
-    assert lines == {"before": [[0, 0.03], [1, 4.0]], "after": [[0, 0.5], [1, 0.5]]}
-    before, after = axes.lines
-    assert {line.get_marker() for line in axes.lines} == {"o"}
-    assert (before.get_linestyle(), after.get_linestyle()) == ("--", "-")
-    assert (before.get_color(), before.get_markerfacecolor()) == ("0.5", "white")
-    assert after.get_color() == "#c8322b"  # the book's for KUMAR
-    assert axes.figure.get_constrained_layout()
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "output std")
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["before", "after"]
-    assert axes.get_yscale() == "log"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["layer0", "layer1"]
-
-
-def test_a_report_that_changed_nothing_draws_one_line_on_given_axes():
-    axes = Figure().subplots()
-    assert report_of((0.03, 0.03), (4.0, 4.0)).plot(axes) is axes
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[0.03, 4.0]]
-    assert axes.get_legend() is None

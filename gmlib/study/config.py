@@ -41,6 +41,15 @@ ARMS: Mapping[str, tuple[str, ...]] = {
 all settings; see `study.training`.
 """
 
+_FIRST_SETTINGS = frozenset(
+    {
+        *("arm", "seed", "dataset", "standardize", "widths", "num_components", "epochs"),
+        *("batch_size", "lr", "lr_sigma", "gamma", "target_std", "calibration_size"),
+        *("num_neurons", "snapshots"),
+    }
+)
+"""Settings that the first records have. Any other is left out of a run's name at its default."""
+
 _ARM_SETTINGS = tuple(dict.fromkeys(itertools.chain.from_iterable(ARMS.values())))
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -128,12 +137,18 @@ class RunConfig:
         raise ValueError(f"{name} must be one of {alternatives}, got {value!r}")
 
     def canonical(self) -> dict[str, Any]:
-        """The settings that the result depends on: without those that the arm does not use."""
+        """The settings that the result depends on, which name the run.
+
+        Without those that the arm does not use, and without those that are younger than the first
+        records and have their default: whoever adds a setting renames no record.
+        """
         used = ARMS.get(self.arm, _ARM_SETTINGS)
+        defaults = {field.name: field.default for field in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in _ARM_SETTINGS or name in used
+            if (name not in _ARM_SETTINGS or name in used)
+            and (name in _FIRST_SETTINGS or value != defaults[name])
         }
 
     @classmethod

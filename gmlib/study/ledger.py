@@ -11,7 +11,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +22,18 @@ from numpy.typing import NDArray
 
 import gmlib
 from gmlib.study.config import RunConfig
-from gmlib.study.records import MeasurementConfig, MeasurementRecord, RunRecord
+from gmlib.study.records import (
+    MeasurementConfig,
+    MeasurementRecord,
+    NewerRecordError,
+    RunRecord,
+    migrated,
+)
 
-__all__ = ["SCHEMA", "Fault", "Ledger", "LedgerError", "printable", "project_root"]
-
-SCHEMA = 1
-"""Version of the file format."""
+__all__ = ["Fault", "Ledger", "LedgerError", "printable", "project_root"]
 
 _BY_LINE = ("curves", "movement", "value")  # keys of which each entry has a line
 _DRAFT_SECONDS = 3600.0  # nobody writes one file for so long
-
-_RUN_KEYS = {
-    *("schema", "run_id", "config", "provenance", "wall_time", "init_report", "curves"),
-    *("snapshots", "digest"),
-}
-_MEASUREMENT_KEYS = {
-    *("schema", "measurement_id", "config", "provenance", "wall_time", "value", "digest")
-}
 
 _MEASUREMENTS = "measurements"  # folder in the ledger
 _SET_ASIDE = "set-aside"  # folder beside the records
@@ -48,10 +43,6 @@ _AGAIN = "move it away and run the sweep again, or restore it from version contr
 
 class LedgerError(RuntimeError):
     """A file of the ledger is not what it should be; the message names it and the cure."""
-
-
-class _NewerSchema(ValueError):
-    """A file that may well be sound, and is not for this version to judge."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +215,7 @@ def _set_aside(path: Path) -> Path:
 
 def _put(record: RunRecord | MeasurementRecord, path: Path) -> None:
     _clear_drafts(path)
-    content = {"schema": SCHEMA, **record.to_json()}
+    content = record.to_json()
     if isinstance(record, RunRecord):
         content["snapshots"] = _write_snapshots(record, path)
     _write_whole(path, _dump(content).encode())
@@ -259,35 +250,30 @@ def _read(path: Path, parse: Callable[[Path], Record]) -> Record:
 
 
 def _parse_run(path: Path) -> RunRecord:
-    content = _parse(path, _RUN_KEYS, optional={"movement"})
+    content = _parse(path, RunRecord)
     if content["run_id"] != path.stem:
         raise ValueError(f"its configuration is that of {content['run_id']}")
     return RunRecord.from_json(content, _read_snapshots(path, content["snapshots"]))
 
 
 def _parse_measurement(path: Path) -> MeasurementRecord:
-    content = _parse(path, _MEASUREMENT_KEYS)
+    content = _parse(path, MeasurementRecord)
     if content["measurement_id"] != path.stem:
         raise ValueError(f"its configuration is that of {content['measurement_id']}")
     return MeasurementRecord.from_json(content)
 
 
-def _parse(path: Path, keys: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
-    """The content of a record whose digest fits."""
+def _parse(path: Path, kind: type[RunRecord] | type[MeasurementRecord]) -> dict[str, Any]:
+    """The content of a record whose digest fits, in the form of this version."""
     content = json.loads(_content(path).decode(), object_pairs_hook=_object)
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON object")
-    schema = content.get("schema")
-    if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        raise (_NewerSchema if newer else ValueError)(
-            f"its schema is {schema!r}, this version reads {SCHEMA}"
-        )
-    if set(content) - optional != keys:
+    current = migrated(content)
+    if set(current) - kind.OPTIONAL_KEYS != {*kind.KEYS, "digest"}:
         raise ValueError(f"its keys are {sorted(content)}")
-    if content.pop("digest") != _digest(content):
+    if content["digest"] != _digest({key: content[key] for key in content if key != "digest"}):
         raise ValueError("it was altered: its digest does not match its content")
-    return content
+    return current
 
 
 # RuntimeError is that of brackets nested too deep, and of archives compressed in other ways.
@@ -304,7 +290,7 @@ def printable(text: str) -> str:
 
 def _fault(path: Path, error: Exception) -> Fault:
     reason = f"is not a valid record ({error})"
-    if isinstance(error, _NewerSchema):
+    if isinstance(error, NewerRecordError):
         return Fault(path, reason, "update gmlib to read it", bad=False)
     return Fault(path, reason)
 

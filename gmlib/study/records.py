@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,48 @@ from numpy.typing import NDArray
 from gmlib.init import LayerScale
 from gmlib.study.config import RunConfig
 
-__all__ = ["CURVES", "MeasurementConfig", "MeasurementRecord", "RunRecord"]
+__all__ = [
+    "CURVES",
+    "MIGRATIONS",
+    "SCHEMA",
+    "MeasurementConfig",
+    "MeasurementRecord",
+    "NewerRecordError",
+    "RunRecord",
+    "migrated",
+]
+
+SCHEMA = 1
+"""Version of the records' form."""
+
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By version, what makes the content of a record that of the next version. Files stay as they are.
+
+Whoever raises `SCHEMA` by one adds a migration from the version before.
+"""
+
+
+class NewerRecordError(ValueError):
+    """A record that may well be sound, and is not for this version to judge."""
+
+
+def migrated(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a record of any version in the form of this one.
+
+    Raises:
+        NewerRecordError: If its version is newer than `SCHEMA`.
+        ValueError: If it has none, or one that never was.
+    """
+    schema: Any = content.get("schema")
+    sentence = f"its schema is {schema!r}, this version reads {SCHEMA}"
+    if type(schema) is not int or schema < min(MIGRATIONS, default=SCHEMA):
+        raise ValueError(sentence)
+    if schema > SCHEMA:
+        raise NewerRecordError(sentence)
+    for version in range(schema, SCHEMA):
+        content = {**MIGRATIONS[version](content), "schema": version + 1}
+    return content
+
 
 CURVES = ("step", "test_error", "test_loss", "train_loss")
 """Names of a record's curves, each a list with one entry an evaluation.
@@ -54,9 +95,16 @@ class RunRecord:
     snapshots: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     movement: Mapping[str, list[float]] = field(default_factory=dict)
 
+    KEYS: ClassVar = {
+        *("schema", "run_id", "config", "provenance", "wall_time", "init_report", "curves"),
+        "snapshots",
+    }
+    OPTIONAL_KEYS: ClassVar = {"movement"}
+
     def to_json(self) -> dict[str, Any]:
         """All but the snapshots, as an object that JSON can hold."""
         content = {
+            "schema": SCHEMA,
             "run_id": self.config.run_id,
             "config": self.config.canonical(),
             "provenance": dict(self.provenance),
@@ -77,9 +125,13 @@ class RunRecord:
         """The record that `to_json` gave, with its snapshots.
 
         Raises:
+            NewerRecordError: If it has settings that this version does not know.
             ValueError: If the content is not that of a run. Other exceptions of a content that is
                 of another form altogether.
         """
+        unknown = set(content["config"]) - {field.name for field in fields(RunConfig)}
+        if unknown:  # to this version
+            raise NewerRecordError(f"it has settings unknown here, {sorted(unknown)}")
         config = RunConfig.from_dict(content["config"])
         if config.run_id != content["run_id"]:
             raise ValueError(f"its configuration is that of {config.run_id}")
@@ -146,6 +198,9 @@ class MeasurementRecord:
     wall_time: float
     provenance: Mapping[str, Any]
 
+    KEYS: ClassVar = {"schema", "measurement_id", "config", "provenance", "wall_time", "value"}
+    OPTIONAL_KEYS: ClassVar[set[str]] = set()
+
     def to_json(self) -> dict[str, Any]:
         """The record as an object that JSON can hold.
 
@@ -153,6 +208,7 @@ class MeasurementRecord:
             TypeError: If the value is of another type.
         """
         return {
+            "schema": SCHEMA,
             "measurement_id": self.config.measurement_id,
             "config": self.config.canonical(),
             "provenance": dict(self.provenance),

@@ -797,6 +797,20 @@ def test_initial_scale() -> None:
     assert axes.get_ylabel() == "std of the layer's outputs"
 
 
+def test_layer_scales_before_and_after() -> None:
+    columns = {"name": ["0", "1"], "std_before": [0.03, 4.0], "scale": [17, 0.1]}
+    (axes,) = drawn(figures.layer_scales(pd.DataFrame({**columns, "std_after": [0.5, 0.5]})))
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+    assert lines == {"before": [0.03, 4.0], "after": [0.5, 0.5]}
+    before, after = axes.lines
+    assert (before.get_linestyle(), after.get_linestyle()) == ("--", "-")
+    assert after.get_color() == RED
+    assert legend(axes).keys() == {"before", "after"}
+    assert axes.get_yscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("layer", "std of the layer's outputs")
+
+
 def test_initial_scale_of_stacks_that_differ_in_depth() -> None:
     table = inits_of({OWN_ARM: [[1.0, 2.0, 3.0]], "BL": [[5.0]]})
     (axes,) = drawn(figures.initial_scale(table, 0.5))
