@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import math
 import re
@@ -12,34 +11,16 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any
 
-__all__ = ["ARMS", "DATASETS", "STANDARDIZATIONS", "RunConfig", "run_configs"]
+from gmlib.study.arms import ARM_SETTINGS, ARMS, arm_of
+from gmlib.study.families import Family
+
+__all__ = ["DATASETS", "STANDARDIZATIONS", "RunConfig", "run_configs"]
 
 DATASETS = ("mnist", "fashion-mnist", "mnist-1d", "cifar-10")
 """Data sets by name. ``"package.module:function"`` names one of your own; see `study.data`."""
 
 STANDARDIZATIONS = ("image", "dataset")
 """Whether inputs are standardized one by one or by the training set; see `study.data`."""
-
-ARMS: Mapping[str, tuple[str, ...]] = {
-    "FC": (),
-    "BL": ("num_components", "lr_sigma", "gamma"),
-    "FAN-IN": ("num_components", "lr_sigma"),
-    "KUMAR": ("num_components", "lr_sigma", "target_std", "calibration_size"),
-    "BL+CAL": ("num_components", "lr_sigma", "gamma", "target_std", "calibration_size"),
-    "NOISE": ("num_components", "lr_sigma", "target_std", "calibration_size"),
-    "ANALYTIC": ("num_components", "lr_sigma", "target_std"),
-    "LSUV": ("num_components", "lr_sigma", "calibration_size"),
-    "ZERO": ("num_components", "lr_sigma"),
-    "ZERO-LAST": ("num_components", "lr_sigma"),
-    "NEURONS": ("num_components", "num_neurons", "target_std", "calibration_size"),
-}
-"""The arms by name, with the settings beyond the common ones that each depends on.
-
-``FC`` is the dense reference. ``NEURONS`` is a network of neurons drawn from KUMAR's mixtures; see
-`study.neurons`. All others are stacks of GM layers that differ in their initialization; see
-`study.arms`. ``"package.module:function"`` names an initialization of your own, which depends on
-all settings; see `study.training`.
-"""
 
 _FIRST_SETTINGS = frozenset(
     {
@@ -50,7 +31,6 @@ _FIRST_SETTINGS = frozenset(
 )
 """Settings that the first records have. Any other is left out of a run's name at its default."""
 
-_ARM_SETTINGS = tuple(dict.fromkeys(itertools.chain.from_iterable(ARMS.values())))
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -59,7 +39,7 @@ class RunConfig:
     """Everything that a run's result depends on; the defaults are the note's main study.
 
     Args:
-        arm: One of `ARMS`, or ``"package.module:function"``.
+        arm: One of `study.arms.ARMS`, or ``"package.module:function"``.
         seed: Fixes parameters, order of data and calibration inputs, each through a generator of
             its own, so that all arms of one seed see the same batches.
         dataset: One of `DATASETS`, or ``"package.module:function"``.
@@ -117,13 +97,9 @@ class RunConfig:
             checked[name] = _integer(name, getattr(self, name), 1)
         for name in ("lr", "lr_sigma", "gamma", "target_std"):
             checked[name] = _positive(name, getattr(self, name))
-        if self.arm == "NEURONS" and checked["num_neurons"] % checked["num_components"]:
-            raise ValueError(
-                f"num_neurons must be a multiple of the {self.num_components} components, got "
-                f"{self.num_neurons!r}"
-            )
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        self.family.check(self)
         if not isinstance(self.snapshots, bool):
             raise ValueError(f"snapshots must be true or false, got {self.snapshots!r}")
 
@@ -136,18 +112,23 @@ class RunConfig:
         )
         raise ValueError(f"{name} must be one of {alternatives}, got {value!r}")
 
+    @property
+    def family(self) -> Family:
+        """Of the arm's networks."""
+        return arm_of(self.arm).family
+
     def canonical(self) -> dict[str, Any]:
         """The settings that the result depends on, which name the run.
 
         Without those that the arm does not use, and without those that are younger than the first
         records and have their default: whoever adds a setting renames no record.
         """
-        used = ARMS.get(self.arm, _ARM_SETTINGS)
+        used = arm_of(self.arm).settings
         defaults = {field.name: field.default for field in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if (name not in _ARM_SETTINGS or name in used)
+            if (name not in ARM_SETTINGS or name in used)
             and (name in _FIRST_SETTINGS or value != defaults[name])
         }
 

@@ -24,6 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import ArrayLike, NDArray
 
 from gmlib.functional import relu_moments
+from gmlib.study.arms import ARMS
 from gmlib.study.metrics import COSTS, MEASURES, at_epoch_ends, dataset_title, pareto_front
 from gmlib.study.propagation import Ellipses
 
@@ -55,8 +56,8 @@ __all__ = [
 
 _Panels = tuple[Figure, list[Axes]]
 
-_COLORS = {"FC": "#7f7f7f", "BL": "#2f6db5", "KUMAR": "#c8322b", "FAN-IN": "#e39b28"}
-_COLORS |= {"BL, calibrated": "#8357a4", "fan-in": _COLORS["FAN-IN"]}
+_COLORS = {name: arm.color for name, arm in ARMS.items() if arm.color}
+_COLORS |= {arm.label: arm.color for arm in ARMS.values() if arm.label and arm.color}
 _BLUES = ("#a9c9e8", "#6fa3d2", "#3a76b4", "#174a80")
 _COLORS |= {f"{10**n:,} neurons": color for n, color in enumerate(_BLUES, start=1)}
 _OTHERS = ("#3a8f5c", "#8357a4", "#1f9e9e", "#a0673b")

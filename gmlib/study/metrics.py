@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gmlib.study.config import RunConfig
 from gmlib.study.cost import multiplications, num_parameters
+from gmlib.study.families import DENSE
 from gmlib.study.records import RunRecord
 
 __all__ = [
@@ -501,9 +502,9 @@ def budget_table(
         measure: Which error, one of `MEASURES`.
 
     Returns:
-        One row a network: its name, arm, number of layers, hidden units of a GM network and size,
-        its cost by each name of `COSTS`, seeds and those that diverged, and median, lowest and
-        highest error (%), to which a run that diverged contributes what it came to.
+        One row a network: its name, arm, family, number of layers, hidden units of a GM network
+        and size, its cost by each name of `COSTS`, seeds and those that diverged, and median,
+        lowest and highest error (%), to which a run that diverged contributes what it came to.
     """
     rows = []
     for own in _networks(records).values():
@@ -513,9 +514,10 @@ def budget_table(
             {
                 "network": _network_name(config, num_features),
                 "arm": config.arm,
+                "family": config.family.name,
                 "layers": len(config.widths),
-                "hidden": "" if config.arm == "FC" else ", ".join(map(str, config.widths[:-1])),
-                "size": _size(config),
+                "hidden": "" if config.family is DENSE else ", ".join(map(str, config.widths[:-1])),
+                "size": config.family.size(config),
                 "parameters": num_parameters(config, num_features),
                 "multiplications": multiplications(config, num_features),
                 "seeds": len(runs),
@@ -538,17 +540,8 @@ def _networks(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
 
 def _network_name(config: RunConfig, num_features: int) -> str:
     layers = "→".join(map(str, (num_features, *config.widths)))
-    size = "" if config.arm == "FC" else f", {_size(config)}"
+    size = "" if config.family is DENSE else f", {config.family.size(config)}"
     return _unbroken(f"{config.arm} {layers}{size}")
-
-
-def _size(config: RunConfig) -> str:
-    """What there is more of in a larger network: hidden units, neurons or components."""
-    if config.arm == "FC":
-        return f"n = {', '.join(map(str, config.widths[:-1])) or 0}"
-    if config.arm == "NEURONS":
-        return f"n = {config.num_neurons}"
-    return f"K = {config.num_components}"
 
 
 def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
@@ -601,9 +594,10 @@ def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame
         network that errs no more, and how many times as much as that one the network costs; the
         dense network that errs least of those that cost no more, and its error.
     """
-    dense = table[table.arm == "FC"]
+    is_dense = table.family == DENSE.name
+    dense = table[is_dense]
     rows = []
-    for _, own in table[table.arm != "FC"].sort_values(cost, kind="stable").iterrows():
+    for _, own in table[~is_dense].sort_values(cost, kind="stable").iterrows():
         row = {"network": own.network, "error": f"{own.error:.2f}"}
         as_good, affordable = dense[dense.error <= own.error], dense[dense[cost] <= own[cost]]
         if len(as_good):
@@ -632,7 +626,7 @@ def readout_movement(records: Iterable[RunRecord], num_features: int) -> pd.Data
         config = own[0].config
         table = movement_table(own)
         last = table[(table.layer == 1) & (table.step == table.step.max())]
-        if config.arm == "FC" or last.empty:
+        if config.family is DENSE or last.empty:
             continue
         width = config.widths[0]
         share = config.num_components * width * num_features / num_parameters(config, num_features)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gmlib.study.arms import ARMS
 from gmlib.study.config import STANDARDIZATIONS, RunConfig, run_configs
 
 __all__ = [
@@ -38,17 +39,8 @@ def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]
         seeds: The same for all variants.
         **settings: What else `RunConfig` takes, the same for all.
     """
-    arms = {
-        "BL": "BL",
-        "BL, calibrated": "BL+CAL",
-        "fan-in": "FAN-IN",
-        "KUMAR": "KUMAR",
-        "KUMAR on noise": "NOISE",
-        "analytic": "ANALYTIC",
-        "LSUV": "LSUV",
-        "zero readout, last layer": "ZERO-LAST",
-    }
-    return {label: run_configs([arm], seeds, **settings) for label, arm in arms.items()}
+    arms = ["BL", "BL+CAL", "FAN-IN", "KUMAR", "NOISE", "ANALYTIC", "LSUV", "ZERO-LAST"]
+    return {ARMS[arm].label or arm: run_configs([arm], seeds, **settings) for arm in arms}
 
 
 def dial(

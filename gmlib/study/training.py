@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import math
 import time
@@ -20,11 +19,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from gmlib.init import ScaleReport, scale_report
-from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import data
-from gmlib.study.arms import INITIALIZATIONS
+from gmlib.study.arms import arm_of
 from gmlib.study.config import RunConfig
-from gmlib.study.neurons import NeuronLayer, draw_neurons
 from gmlib.study.provenance import provenance
 from gmlib.study.records import CURVES, RunRecord
 
@@ -149,28 +146,12 @@ def build_network(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, 
     size = config.canonical().get("calibration_size", RunConfig.calibration_size)
     inputs = dataset.x_train[order[:size]]
 
-    if config.arm == "FC":
-        layers: list[nn.Module] = []
-        for d, width in pairs:
-            linear = nn.Linear(d, width)
-            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(linear.bias)
-            layers += [linear, nn.ReLU()]
-        network = nn.Sequential(*layers[:-1])
-        return network, scale_report(network, inputs, nn.Linear)
-
-    gm_layers = [GaussianMixtureLayer(d, width, config.num_components) for d, width in pairs]
-    network = nn.Sequential(*gm_layers)
-    if config.arm == "NEURONS":
-        INITIALIZATIONS["KUMAR"](network, inputs, config, generator)
-        network = nn.Sequential(
-            *(draw_neurons(layer, config.num_neurons, generator=generator) for layer in gm_layers)
-        )
-        return network, scale_report(network, inputs, NeuronLayer)
-    initialize = INITIALIZATIONS.get(config.arm) or _imported(config.arm)
-    report = initialize(network, inputs, config, generator)
-    if not isinstance(report, ScaleReport):
-        report = scale_report(network, inputs)
+    arm = arm_of(config.arm)
+    drawn = arm.family.build(pairs, config)
+    report = arm.initialize(drawn, inputs, config, generator)
+    network = arm.family.finish(drawn, config, generator)
+    if network is not drawn or not isinstance(report, ScaleReport):
+        report = scale_report(network, inputs, arm.family.layer)
     return network, report
 
 
@@ -337,11 +318,7 @@ def _train(
 def _parameter_groups(parameters: Mapping[str, Tensor], config: RunConfig) -> list[dict[str, Any]]:
     sigma = [parameter for name, parameter in parameters.items() if name.endswith(".sigma")]
     rest = [parameter for name, parameter in parameters.items() if not name.endswith(".sigma")]
-    lr = config.lr
-    if config.arm == "NEURONS":
-        # The mean over n neurons divides each one's gradient by n, that over K clouds by K: with
-        # this a neuron moves as fast as the center of a cloud would.
-        lr *= config.num_neurons / config.num_components
+    lr = config.family.learning_rate(config)
     groups = [{"params": rest, "lr": lr}, {"params": sigma, "lr": config.lr_sigma}]
     return [group for group in groups if group["params"]]
 
@@ -369,18 +346,6 @@ def generator_of(seed: int, purpose: str) -> torch.Generator:
         digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big", signed=True)
     return torch.Generator().manual_seed(seed)
-
-
-def _imported(path: str) -> Callable[..., Any]:
-    """The function that ``"package.module:function"`` names."""
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"arm {path!r} cannot be imported: {error}") from error
-    if not callable(function):
-        raise ValueError(f"arm {path!r} must name a function, got {function!r}")
-    return function  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmlib.study.config import ARMS, RunConfig, run_configs
+from gmlib.study.arms import ARMS
+from gmlib.study.config import RunConfig, run_configs
 
 OWN = "package.module:function"
 ALL_SETTINGS = {
@@ -25,7 +26,7 @@ ALL_SETTINGS = {
     "calibration_size": 512,
     "num_neurons": 500,
 }
-# Written out once more, so that a change of gmlib.study.config.ARMS has to be meant.
+# Written out once more, so that a change of gmlib.study.arms.ARMS has to be meant.
 SETTINGS_OF_ARM = {
     "FC": set(),
     "BL": {"num_components", "lr_sigma", "gamma"},

@@ -725,19 +725,48 @@ def test_budget_table(curve: MakeRecord, make_record: MakeRecord) -> None:
     ]
     table = metrics.budget_table(records, 6)
     assert list(table.columns) == [
-        *("network", "arm", "layers", "hidden", "size", "parameters", "multiplications"),
+        *("network", "arm", "family", "layers", "hidden", "size", "parameters", "multiplications"),
         *("seeds", "diverged", "error", "low", "high"),
     ]
     assert not table.network.str.contains(" ").any()  # names do not break in a table's cell
     table.network = table.network.str.replace("\N{NO-BREAK SPACE}", " ")
     gm = 2 * (2 * 6 + 4 * 6 + 4) + 2 * (2 * 4 + 3 * 4 + 3), 6 + 2 * (36 + 8) + 4 + 2 * (20 + 6)
+    dense = 24 + 4 + 12 + 3, 24 + 12
     neurons = 2 * (8 * (6 + 4) + 8 * (4 + 3),)
+    label = "NEURONS 6→4→3, n = 8"
     assert rows(table) == [
-        ("FC 6→4→3", "FC", 2, "", "n = 4", 24 + 4 + 12 + 3, 24 + 12, 2, 0, 20.0, 15.0, 25.0),
-        ("BL 6→4→3, K = 2", "BL", 2, "4", "K = 2", *gm, 2, 1, 67.5, 45.0, 90.0),
-        ("BL 6→4→3, K = 5", "BL", 2, "4", "K = 5", 315, 360, 1, 1, 90.0, 90.0, 90.0),
-        ("NEURONS 6→4→3, n = 8", "NEURONS", 2, "4", "n = 8", *neurons, 1, 0, 12.0, 12.0, 12.0),
-        ("FC 6→3", "FC", 1, "", "n = 0", 21, 18, 1, 0, 25.0, 25.0, 25.0),
+        (
+            "FC 6→4→3",
+            "FC",
+            "dense",
+            2,
+            "",
+            "n = 4",
+            24 + 4 + 12 + 3,
+            24 + 12,
+            2,
+            0,
+            20.0,
+            15.0,
+            25.0,
+        ),
+        ("BL 6→4→3, K = 2", "BL", "mixture", 2, "4", "K = 2", *gm, 2, 1, 67.5, 45.0, 90.0),
+        ("BL 6→4→3, K = 5", "BL", "mixture", 2, "4", "K = 5", 315, 360, 1, 1, 90.0, 90.0, 90.0),
+        (
+            "NEURONS 6→4→3, n = 8",
+            "NEURONS",
+            "neurons",
+            2,
+            "4",
+            "n = 8",
+            *neurons,
+            1,
+            0,
+            12.0,
+            12.0,
+            12.0,
+        ),
+        ("FC 6→3", "FC", "dense", 1, "", "n = 0", 21, 18, 1, 0, 25.0, 25.0, 25.0),
     ]
     assert metrics.budget_table(records, 6, "best").error.tolist()[:2] == [17.0, 65.0]
 
@@ -784,6 +813,7 @@ def budget() -> pd.DataFrame:
         {
             "network": names,
             "arm": [name.split()[0] for name in names],
+            "family": ["dense" if name.startswith("FC") else "mixture" for name in names],
             "size": ["n = 9", "n = 0", "n = 2", "K = 1", "K = 1", "K = 9"],
             "parameters": [1500, 210, 200, 300, 300, 2700],
             "multiplications": [140, 20, 19, 19, 29, 260],

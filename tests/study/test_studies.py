@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gmlib.study import studies
-from gmlib.study.config import ARMS, RunConfig, run_configs
+from gmlib.study.arms import ARMS
+from gmlib.study.config import RunConfig, run_configs
 from gmlib.study.cost import num_parameters
 from gmlib.study.studies import STUDIES
 

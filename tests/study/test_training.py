@@ -10,6 +10,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,8 @@ from torch.nn.functional import cross_entropy
 import gmlib
 from gmlib import GaussianMixtureLayer
 from gmlib.study import arms, data, training
-from gmlib.study.config import ARMS as BUILT_IN
+from gmlib.study.arms import ARMS as BUILT_IN
+from gmlib.study.arms import arm_of
 from gmlib.study.config import RunConfig
 from gmlib.study.neurons import NeuronLayer
 from gmlib.study.training import (
@@ -236,9 +238,9 @@ def calibration_inputs(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> Te
 
         return spy
 
-    initializations = {arm: spied(init) for arm, init in arms.INITIALIZATIONS.items()}
+    arm = arm_of(config.arm)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "INITIALIZATIONS", initializations)
+        patch.setattr(training, "arm_of", lambda _: replace(arm, initialize=spied(arm.initialize)))
         patch.setattr(training, "scale_report", spied(training.scale_report))
         build_network(config, data.load(config.dataset, config.standardize))
     assert seen
