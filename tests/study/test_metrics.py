@@ -731,9 +731,7 @@ def test_budget_table(curve: MakeRecord, make_record: MakeRecord) -> None:
     assert not table.network.str.contains(" ").any()  # names do not break in a table's cell
     table.network = table.network.str.replace("\N{NO-BREAK SPACE}", " ")
     gm = 2 * (2 * 6 + 4 * 6 + 4) + 2 * (2 * 4 + 3 * 4 + 3), 6 + 2 * (36 + 8) + 4 + 2 * (20 + 6)
-    dense = 24 + 4 + 12 + 3, 24 + 12
     neurons = 2 * (8 * (6 + 4) + 8 * (4 + 3),)
-    label = "NEURONS 6→4→3, n = 8"
     assert rows(table) == [
         (
             "FC 6→4→3",
