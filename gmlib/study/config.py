@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from numbers import Integral
 from typing import Any
 
 from gmlib.study.arms import ARM_SETTINGS, ARMS, arm_of
 from gmlib.study.families import Family
+from gmlib.study.validation import integer, is_import_path, positive
 
 __all__ = ["DATASETS", "STANDARDIZATIONS", "RunConfig", "run_configs"]
 
@@ -30,8 +29,6 @@ _FIRST_SETTINGS = frozenset(
     }
 )
 """Settings that the first records have. Any other is left out of a run's name at its default."""
-
-_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -89,14 +86,14 @@ class RunConfig:
         if not isinstance(widths, (tuple, list)) or not widths:
             raise ValueError(f"widths must be a non-empty sequence of layer sizes, got {widths!r}")
         checked: dict[str, Any] = {
-            "widths": tuple(_integer("every entry of widths", width, 1) for width in widths),
-            "seed": _integer("seed", self.seed, 0),
-            "epochs": _integer("epochs", self.epochs, 0),
+            "widths": tuple(integer("every entry of widths", width, 1) for width in widths),
+            "seed": integer("seed", self.seed, 0),
+            "epochs": integer("epochs", self.epochs, 0),
         }
         for name in ("num_components", "batch_size", "calibration_size", "num_neurons"):
-            checked[name] = _integer(name, getattr(self, name), 1)
+            checked[name] = integer(name, getattr(self, name), 1)
         for name in ("lr", "lr_sigma", "gamma", "target_std"):
-            checked[name] = _positive(name, getattr(self, name))
+            checked[name] = positive(name, getattr(self, name))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         self.family.check(self)
@@ -105,7 +102,7 @@ class RunConfig:
 
     def _check_choice(self, name: str, allowed: tuple[str, ...], *, own: bool) -> None:
         value = getattr(self, name)
-        if value in allowed or (own and isinstance(value, str) and _IMPORT_PATH.fullmatch(value)):
+        if value in allowed or (own and is_import_path(value)):
             return
         alternatives = ", ".join(map(repr, allowed)) + (
             " or of the form 'package.module:function'" if own else ""
@@ -170,24 +167,3 @@ def run_configs(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> l
         if len(set(map(repr, values))) < len(values):
             raise ValueError(f"{name} must not repeat an entry, got {values!r}")
     return [RunConfig(arm=arm, seed=seed, **settings) for arm in arms for seed in seeds]
-
-
-def _integer(name: str, value: Any, minimum: int) -> int:
-    """The value as an int, so that NumPy's integers name the same runs as Python's."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
-    number = int(value)
-    if number >= 2**63:
-        raise ValueError(f"{name} must be below 2**63, got {value!r}")
-    return number
-
-
-def _positive(name: str, value: Any) -> float:
-    """The value as a float, so that 1 and 1.0 name the same run."""
-    try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not (math.isfinite(number) and number > 0.0):
-        raise ValueError(f"{name} must be a positive, finite number, got {value!r}")
-    return number

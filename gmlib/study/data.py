@@ -7,9 +7,8 @@ checksums that a run's record stores. Where the images come from is the concern 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import math
-import re
+import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from gmlib.study.sources import (
     obtain,
     reason,
 )
+from gmlib.study.validation import is_import_path
 
 __all__ = [
     "DATASETS",
@@ -271,15 +271,14 @@ def _parts(flat: Array) -> Iterator[slice]:
 
 def _import(name: str) -> Callable[[], object]:
     """Import ``package.module:function``."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+    if not is_import_path(name):
         known = ", ".join(map(repr, DATASETS))
         raise ValueError(
             f"data set must be one of {known} or of the form 'package.module:function', "
             f"got {name!r}"
         )
-    module_name, function_name = name.split(":")
     try:
-        function: object = getattr(importlib.import_module(module_name), function_name)
+        function: Callable[[], object] = pkgutil.resolve_name(name)
     except Exception as error:
         raise DataError(f"data set {name!r} cannot be imported: {reason(error)}") from error
     if not callable(function):

@@ -7,6 +7,7 @@ from typing import Any
 
 from gmlib.study.arms import ARMS
 from gmlib.study.config import STANDARDIZATIONS, RunConfig, run_configs
+from gmlib.study.validation import integer
 
 __all__ = [
     "CALIBRATION_SIZES",
@@ -99,8 +100,7 @@ def depths(
     if not isinstance(numbers, (list, tuple)) or not numbers:
         raise ValueError(f"depths must be a list of at least one entry, got {numbers!r}")
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"every depth must be an integer of at least 1, got {number!r}")
+        integer("every depth", number, 1)
     return {
         number: run_configs(
             ["BL", "KUMAR"], seeds, widths=(*[hidden] * (number - 1), outputs), **settings

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -242,77 +242,101 @@ class _Networks:
         return logits
 
 
+class _Recorder:
+    """What is kept of runs that train as one: curves, movement, snapshots."""
+
+    def __init__(
+        self,
+        configs: Sequence[RunConfig],
+        networks: _Networks,
+        dataset: data.Dataset,
+        device: torch.device,
+        on_progress: Callable[[RunConfig, Progress], None] | None,
+    ) -> None:
+        self._configs, self._networks, self._on_progress = configs, networks, on_progress
+        self._x, self._y = dataset.x_test.to(device), dataset.y_test.to(device)
+        config = configs[0]
+        steps_per_epoch = math.ceil(len(dataset.x_train) / config.batch_size)
+        self._due = set(evaluation_steps(config.epochs, steps_per_epoch))
+        self._total_steps = config.epochs * steps_per_epoch
+        self._step = 0
+        self._losses: list[Tensor] = []  # of the steps since the last evaluation
+        self._curves: list[_Curves] = [{name: [] for name in CURVES} for _ in configs]
+        self._movement: list[_Curves] = [
+            {name: [] for name in networks.parameters} for _ in configs
+        ]
+        self._snapshots: list[dict[str, list[NDArray[np.float32]]]] = [{} for _ in configs]
+        self._evaluate()
+        self.after_epoch()
+
+    def after_step(self, losses: Tensor) -> None:
+        """Note the losses, and evaluate if it is time."""
+        self._step += 1
+        self._losses.append(losses)
+        if self._step in self._due:
+            self._evaluate()
+
+    def after_epoch(self) -> None:
+        """Keep the parameters, if that is wanted."""
+        if self._configs[0].snapshots:
+            for run, values in zip(self._snapshots, self._networks.values(), strict=True):
+                for name, value in values.items():
+                    run.setdefault(name, []).append(value)
+
+    def results(self, reports: Iterable[ScaleReport]) -> list[_Result]:
+        """Everything, run by run."""
+        own = zip(self._curves, reports, self._snapshots, self._movement, strict=True)
+        return [
+            (curves, report, {name: np.stack(v) for name, v in snapshots.items()}, movement)
+            for curves, report, snapshots, movement in own
+        ]
+
+    def _evaluate(self) -> None:
+        errors, test_losses = _test(self._networks, self._x, self._y)
+        train_losses = [math.nan] * len(self._configs)
+        if self._losses:
+            train_losses = torch.stack(self._losses).double().mean(0).tolist()
+            self._losses.clear()
+        measured = zip(errors, test_losses, train_losses, strict=True)
+        for config, curves, values in zip(self._configs, self._curves, measured, strict=True):
+            for name, value in zip(CURVES, (self._step, *values), strict=True):
+                curves[name].append(value)
+            if self._on_progress is not None:
+                self._on_progress(config, Progress(self._step, self._total_steps, values[0]))
+        for run, distances in zip(self._movement, self._networks.movement(), strict=True):
+            for name, distance in distances.items():
+                run[name].append(distance)
+
+
 def _train(
     configs: Sequence[RunConfig],
     dataset: data.Dataset,
     device: torch.device,
     on_progress: Callable[[RunConfig, Progress], None] | None,
 ) -> list[_Result]:
-    built = []
-    for config in configs:
-        torch.manual_seed(config.seed)  # for an arm of the user's that draws from the global state
-        built.append(build_network(config, dataset))
-    networks = _Networks([network for network, _ in built], device)
     config = configs[0]  # in all but the seed
+    built = [_built(config, dataset) for config in configs]
+    networks = _Networks([network for network, _ in built], device)
     optimizer = torch.optim.SGD(_parameter_groups(networks.parameters, config))
     orders = [generator_of(config.seed, "order") for config in configs]
-    x_train, y_train, x_test, y_test = (
-        tensor.to(device)
-        for tensor in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test)
-    )
-    steps_per_epoch = math.ceil(len(x_train) / config.batch_size)
-    due = set(evaluation_steps(config.epochs, steps_per_epoch))
-    total_steps = config.epochs * steps_per_epoch
-
-    curves: list[_Curves] = [{name: [] for name in CURVES} for _ in configs]
-    snapshots: list[dict[str, list[NDArray[np.float32]]]] = [{} for _ in configs]
-    movement: list[_Curves] = [{name: [] for name in networks.parameters} for _ in configs]
-    losses: list[Tensor] = []
-
-    def evaluate(step: int) -> None:
-        errors, test_losses = _test(networks, x_test, y_test)
-        if losses:
-            train_losses = torch.stack(losses).double().mean(0).tolist()
-            losses.clear()
-        else:
-            train_losses = [math.nan] * len(configs)
-        for config, curve, *values in zip(
-            configs, curves, errors, test_losses, train_losses, strict=True
-        ):
-            for name, value in zip(CURVES, (step, *values), strict=True):
-                curve[name].append(value)
-            if on_progress is not None:
-                on_progress(config, Progress(step, total_steps, values[0]))
-        for run, distances in zip(movement, networks.movement(), strict=True):
-            for name, distance in distances.items():
-                run[name].append(distance)
-
-    def snapshot() -> None:
-        if config.snapshots:
-            for run, values in zip(snapshots, networks.values(), strict=True):
-                for name, value in values.items():
-                    run.setdefault(name, []).append(value)
-
-    evaluate(0)
-    snapshot()
-    step = 0
+    x, y = dataset.x_train.to(device), dataset.y_train.to(device)
+    recorder = _Recorder(configs, networks, dataset, device, on_progress)
     for _ in range(config.epochs):
         # On the CPU: other devices draw other orders from the same seed.
-        indices = torch.stack([torch.randperm(len(x_train), generator=order) for order in orders])
+        indices = torch.stack([torch.randperm(len(x), generator=order) for order in orders])
         for batch in indices.to(device).split(config.batch_size, dim=1):
-            loss = _losses(networks(x_train[batch]), y_train[batch])
+            losses = _losses(networks(x[batch]), y[batch])
             optimizer.zero_grad()
-            loss.sum().backward()
+            losses.sum().backward()
             optimizer.step()
-            losses.append(loss.detach())
-            step += 1
-            if step in due:
-                evaluate(step)
-        snapshot()
-    return [
-        (curve, report, {name: np.stack(values) for name, values in run.items()}, moved)
-        for curve, (_, report), run, moved in zip(curves, built, snapshots, movement, strict=True)
-    ]
+            recorder.after_step(losses.detach())
+        recorder.after_epoch()
+    return recorder.results(report for _, report in built)
+
+
+def _built(config: RunConfig, dataset: data.Dataset) -> tuple[nn.Module, ScaleReport]:
+    torch.manual_seed(config.seed)  # for an arm of the user's that draws from the global state
+    return build_network(config, dataset)
 
 
 def _parameter_groups(parameters: Mapping[str, Tensor], config: RunConfig) -> list[dict[str, Any]]:
