@@ -95,6 +95,16 @@ def test_each_page_that_fails_is_named(small_book):
     assert not [line for line in lines if "Traceback" in line], "\n".join(lines)
 
 
+def test_warnings_come_last_where_they_are_errors(small_book):
+    root = small_book(first=GOOD)
+    (root / "book/index.md").write_text("# A small book\n\n{ref}`nowhere`, {ref}`nor-there`\n")
+    result, lines = build(root, "book", "-W", "-n", "--keep-going")
+    assert result.returncode == 1
+    assert [line for line in lines[-3:] if "undefined label" in line][1].endswith("'nor-there'")
+    assert lines[-1] == "no book: 2 warnings"
+    assert build(root)[0].returncode == 0  # else they are but warnings
+
+
 def test_a_sound_book_is_built_wherever_it_is(small_book):
     root = small_book("with spaces and Ümläute", first=GOOD, second=GOOD)
     result, lines = build(root, "book", "-W", "-n", "--keep-going")

@@ -3,10 +3,11 @@
 Reading executes notebooks, and two kernels a processor keep it busy while others start; Jupyter
 Book has no option for it, as `sphinx-build` has. A page that fails does not end the others, whose
 kernels would be torn down with tracebacks of their own. When all are read, the build ends with the
-page, the cell and the exception, and without a traceback, of which Jupyter Book would print one for
-any exception.
+page, the cell and the exception, or with the warnings, where these are errors; and it exits, since
+of any exception Jupyter Book would print a traceback.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from jupyter_cache.executors.utils import ExecutionResult
 from myst_nb.core.execute import direct
 from sphinx import builders
+from sphinx.util.logging import WarningLogRecordTranslator
 from traitlets.config import Config
 
 BOOK = Path(__file__).resolve().parents[1]
@@ -121,8 +123,31 @@ def end_with_causes(app, env):
         sys.exit("\n" + "\n\n".join([*causes, f"no book: {len(failed)} of its pages failed"]))
 
 
+class Warnings(logging.Handler):
+    """Warnings in one line each, kept until the end."""
+
+    def __init__(self, app):
+        super().__init__(logging.WARNING)
+        self.addFilter(WarningLogRecordTranslator(app))  # locations as text
+        self.lines = []
+
+    def emit(self, record):
+        location = getattr(record, "location", None)
+        self.lines.append(f"{location}: {record.getMessage()}" if location else record.getMessage())
+
+
+def end_with_warnings(app, exception):
+    """Exit with the warnings as the last lines, where they are errors."""
+    if app.warnings_kept.lines and app.keep_going and exception is None:  # by -W --keep-going
+        sys.stdout.flush()
+        lines = app.warnings_kept.lines[:LINES]
+        sys.exit("\n".join(["", *lines, f"no book: {len(app.warnings_kept.lines)} warnings"]))
+
+
 def setup(app):
     """Sphinx calls this."""
+    app.warnings_kept = Warnings(app)
+    logging.getLogger("sphinx").addHandler(app.warnings_kept)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # kernels with more get in each other's way
     direct.single_nb_execution = naming_causes(direct.single_nb_execution)
     app.parallel = max(app.parallel, 2 * (os.cpu_count() or 1))
@@ -131,4 +156,5 @@ def setup(app):
     app.connect("config-inited", refuse_elsewhere)
     app.connect("env-before-read-docs", declare_safe)
     app.connect("env-updated", end_with_causes, priority=0)
+    app.connect("build-finished", end_with_warnings, priority=1000)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
