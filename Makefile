@@ -46,7 +46,7 @@ notebooks: $(ENV) ## execute the notebooks in place, as they are committed
 	$(BIN)/python notebooks/execute.py
 
 reproduce: $(ENV) ## every run of the note from scratch, compared with the committed ledger
-	$(BIN)/python -m gmlib.study.reproduce
+	$(BIN)/python -m gmlib.study.runs.reproduce
 
 bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the main study
 	$(BIN)/python benchmarks $(if $(STUDY),--study)

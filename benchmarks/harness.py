@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils.benchmark import Timer
 
-from gmlib.study.measured import measured_file
-from gmlib.study.provenance import cpu_model
+from gmlib.study.analysis.benchmarks import measured_file
+from gmlib.study.runs.provenance import cpu_model
 
 
 def interleaved(

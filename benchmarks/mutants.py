@@ -18,8 +18,8 @@ from pathlib import Path
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 
-from gmlib.study.measured import measured_file
-from gmlib.study.provenance import stamp
+from gmlib.study.analysis.benchmarks import measured_file
+from gmlib.study.runs.provenance import stamp
 
 ROOT = Path(__file__).parents[1]
 REASONS = tomllib.loads((ROOT / "benchmarks/survivors.toml").read_text())["reasons"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from gmlib import GaussianMixtureLayer
 from gmlib.functional import gm_layer
 from gmlib.init import kumar_
-from gmlib.study import data
+from gmlib.study import datasets
 
 ACCURACY = 0.01
 PROBES = (256, 1024, 4096)
@@ -37,7 +37,7 @@ def sampled(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor, samples:
 def measure() -> dict[str, Any]:
     """Samples that 1 % takes, by the law of large numbers, and the time of both."""
     torch.manual_seed(0)
-    images = data.load("mnist", "image").x_train
+    images = datasets.load("mnist", "image").x_train
     x = images[:64]
     layer = GaussianMixtureLayer(784, 100, 10)
     kumar_(layer, images[:2048])

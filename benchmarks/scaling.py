@@ -9,7 +9,7 @@ import torch
 from harness import interleaved, keep_freed_memory, summary
 
 from gmlib import GaussianMixtureLayer
-from gmlib.study.checks import fitted_slope
+from gmlib.study.analysis.closed_form import fitted_slope
 
 SIZES = {"K": 10, "d": 784, "C": 100, "batch": 64}
 RANGES = {

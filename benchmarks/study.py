@@ -11,19 +11,19 @@ from typing import Any
 import joblib
 import torch
 
-from gmlib.study import data
-from gmlib.study.config import RunConfig
-from gmlib.study.ledger import Ledger
-from gmlib.study.reproduce import agreement
-from gmlib.study.studies import STUDIES
-from gmlib.study.sweep import sweep
+from gmlib.study import datasets
+from gmlib.study.plan.config import RunConfig
+from gmlib.study.plan.studies import STUDIES
+from gmlib.study.runs.ledger import Ledger
+from gmlib.study.runs.reproduce import agreement
+from gmlib.study.runs.sweeps import sweep
 
 
 def measure() -> dict[str, Any]:
     """Seconds of the main study and of its products, one after the other, printed."""
     configs = STUDIES["main study"]
     jobs = joblib.cpu_count()
-    images = len(data.load("mnist", "image").x_train)
+    images = len(datasets.load("mnist", "image").x_train)
     before = products(configs, images, jobs)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()

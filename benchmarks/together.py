@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from gmlib.study.config import run_configs
-from gmlib.study.training import train_together
+from gmlib.study.plan.config import run_configs
+from gmlib.study.runs.training import train_together
 
 SEEDS = 40
 

@@ -15,7 +15,7 @@ from hypothesis import settings
 from playwright.sync_api import sync_playwright
 from xdist.scheduler import LoadScopeScheduling
 
-from gmlib.study.provenance import cpu_model, stamp
+from gmlib.study.runs.provenance import cpu_model, stamp
 
 # The same examples every time, so that a failure is the change's; others under torture.
 settings.register_profile("default", max_examples=300, derandomize=True, deadline=None)
@@ -25,7 +25,7 @@ settings.register_profile(
 
 
 def pytest_addoption(parser):
-    parser.addoption("--torture", type=Path, metavar="FILE", help="try hard, write figures to FILE")
+    parser.addoption("--torture", type=Path, metavar="FILE", help="try hard, write values to FILE")
 
 
 def pytest_configure(config):
@@ -70,18 +70,18 @@ def pytest_sessionfinish(session):
 
 
 class Measured:
-    """What tests measured: figures by section of the book's page, each with what it is of."""
+    """What tests measured: values by section of the book's page, each with what it is of."""
 
     def __init__(self):
         self.rows = {}
         self.passed = {}  # those that ran, by function, all its parameters taken together
 
-    def __call__(self, section, what, figure):
-        """Keep a figure, a number or a text."""
+    def __call__(self, section, what, value):
+        """Keep a number or a text."""
         self.rows[section, what] = {
             "section": section,
             "what": what,
-            "figure": figure,
+            "value": value,
             "test": _function(os.environ["PYTEST_CURRENT_TEST"].partition(" ")[0]),
         }
 
@@ -89,7 +89,7 @@ class Measured:
         """Count."""
         if (section, what) not in self.rows:
             self(section, what, 0)
-        self.rows[section, what]["figure"] += number
+        self.rows[section, what]["value"] += number
 
     def ran(self, test, passed):
         """A test has come to its end."""
@@ -97,7 +97,7 @@ class Measured:
         self.passed[name] = self.passed.get(name, True) and passed
 
     def write(self, file):
-        """Into a file; it keeps the figures of tests that did not run, but none of failed ones."""
+        """Into a file; it keeps what tests measured that did not run, but none of failed ones."""
         known = json.loads(file.read_text()) if file.exists() else []
         rows = [row for row in known if row["test"] not in self.passed]
         made = {"cpu": cpu_model(), **stamp()}
@@ -121,7 +121,7 @@ def torture(pytestconfig):
 
 @pytest.fixture(scope="session")
 def measured():
-    """Where to put a figure for the book."""
+    """Where to put a value for the book."""
     return MEASURED
 
 

@@ -15,8 +15,9 @@ from torch import nn
 import gmlib
 from gmlib import GaussianMixtureLayer as Layer
 from gmlib import functional, init
-from gmlib.study import cli, data, ledger, metrics, reproduce, sweep, training
-from gmlib.study.config import RunConfig, run_configs
+from gmlib.study import analysis, cli, datasets
+from gmlib.study.plan.config import RunConfig, run_configs
+from gmlib.study.runs import Ledger, reproduce, sweep, training
 
 TABLE = tomllib.loads(Path(__file__).with_name("bad_inputs.toml").read_text(encoding="utf-8"))
 ROWS = TABLE["refused"]
@@ -51,13 +52,16 @@ def names(tmp_path):
         nn.init.zeros_(parameter)
     return {
         **vars(functional),
-        **{module.__name__.rpartition(".")[2]: module for module in (gmlib, init, metrics, data)},
+        **{
+            module.__name__.rpartition(".")[2]: module
+            for module in (gmlib, init, analysis, datasets)
+        },
         "Layer": Layer,
-        "Ledger": ledger.Ledger,
+        "Ledger": Ledger,
         "RunConfig": RunConfig,
         "a_file": __file__,
         "dead": dead,
-        "ledger": ledger.Ledger(tmp_path / "ledger"),
+        "ledger": Ledger(tmp_path / "ledger"),
         "nan": float("nan"),
         "inf": float("inf"),
         "network": stack(),
@@ -65,7 +69,7 @@ def names(tmp_path):
         "on_meta": stack().to("meta"),
         "ones": torch.ones,
         "run_configs": run_configs,
-        "sweep": sweep.sweep,
+        "sweep": sweep,
         "torch": torch,
         "train": training.train,
         "train_together": training.train_together,
@@ -115,7 +119,7 @@ def test_it_is_refused_and_nothing_changes(call, error, message, names, measured
 def test_a_bad_command_line_is_refused(line, message, tmp_path, monkeypatch, capsys, measured):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").touch()
-    line = line.replace("COMMITTED", str(ledger.Ledger().folder))
+    line = line.replace("COMMITTED", str(Ledger().folder))
     program, *arguments = line.split()
     try:
         code = COMMANDS[program](arguments)

@@ -18,7 +18,7 @@ PAGES = [path.name for path in (ROOT / "book").glob("*.md")]
 GOOD = ["x = 1", "print(x + 1)"]
 BAD = [
     "x = 1",
-    "# What it needs\nfrom gmlib.study.sources import DataError\nraise DataError("
+    "# What it needs\nfrom gmlib.study.datasets import DataError\nraise DataError("
     "'clothes could not be fetched. Tried in this order:\\n  - a: no route\\n  - b: no disk')",
     "print('never')",
 ]

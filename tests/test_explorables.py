@@ -10,7 +10,8 @@ import torch
 
 from gmlib.functional import gm_layer, relu_moments
 from gmlib.init import output_std
-from gmlib.study.propagation import Ellipses, Player
+from gmlib.study.analysis.propagation import Ellipses
+from gmlib.study.figures import Player
 
 SCRIPT = Path(__file__).parents[1] / "book/_static/explorables.js"
 

@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from gmlib.study import data
+from gmlib.study import datasets
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = {"seeds": [905], "epochs": 1, "widths": [10], "components": 2, "screen_seeds": []}
@@ -75,8 +75,8 @@ def test_figure_is_drawn_from_the_new_records(executed):
 
 def test_the_screen_on_another_data_set(tmp_path, skip_or_fail):
     try:
-        data.fetch("fashion-mnist")
-    except data.DataError as error:
+        datasets.fetch("fashion-mnist")
+    except datasets.DataError as error:
         skip_or_fail(str(error))
     parameters = {"datasets": ["fashion-mnist"], "seeds": [905], "epochs": 1, "components": 2}
     texts = shown(execute("init_screen", tmp_path, **parameters, jobs=2))

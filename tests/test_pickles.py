@@ -55,7 +55,7 @@ def programs():
 
 def test_only_one_place_reads_pickles():
     found = {path: reads for path, source in programs() if (reads := pickles(source))}
-    assert found == {"gmlib/study/sources.py": ["pickle"]}
+    assert found == {"gmlib/study/datasets/formats.py": ["pickle"]}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_counts(source, reads):
 
 
 def test_the_one_place_reads_by_its_own_unpickler_alone():
-    tree = ast.parse((ROOT / "gmlib/study/sources.py").read_text())
+    tree = ast.parse((ROOT / "gmlib/study/datasets/formats.py").read_text())
     used = {
         node.attr
         for node in ast.walk(tree)

@@ -1,5 +1,13 @@
-"""The evidence: runs, their records, and what is measured and drawn from them.
+"""The evidence, one folder a stage; no stage imports from one below it.
 
-Data goes one way through the modules: ``config -> data -> training -> ledger -> sweep``, and
-from the records ``metrics -> figures``. Needs the extra ``gmlib[study]``.
+=============  ==================================================================
+`datasets`     where data come in: load, standardize, fetch and verify
+`plan`         what a run is: settings, families of networks, arms, the studies
+`runs`         records, training, ledger, sweeps over many runs, what verifies
+`analysis`     from records to tables, and measurements that need no training
+`figures`      from tables to figures
+`claims`       the note's statements, how each is measured, verdicts
+=============  ==================================================================
+
+Notebooks call these and hold no logic of their own. Needs the extra ``gmlib[study]``.
 """

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from gmlib.study.data import DataError
-from gmlib.study.ledger import Ledger, LedgerError, printable
-from gmlib.study.verify import choose, choose_measurements, verify, verify_measurement
+from gmlib.study.datasets import DataError
+from gmlib.study.runs.ledger import Ledger, LedgerError, printable
+from gmlib.study.runs.verify import choose, choose_measurements, verify, verify_measurement
 
 __all__ = ["main"]
 

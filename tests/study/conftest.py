@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from gmlib.init import LayerScale
-from gmlib.study.config import RunConfig
-from gmlib.study.records import RunRecord
+from gmlib.study.plan.config import RunConfig
+from gmlib.study.runs.records import RunRecord
 
 OWN_MODULE = '''
 """A data set and initializations of a user's own: 96 + 48 images of 5 x 5 pixels, 3 classes."""

@@ -1,0 +1,208 @@
+"""Figures that `make bench`, `torture` and `mutants` wrote: their files, and tables of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gmlib.study.analysis.text import labelled
+from gmlib.study.runs.ledger import project_root
+
+__all__ = [
+    "figures_table",
+    "load",
+    "measured_file",
+    "mutants_table",
+    "ratio_table",
+    "read",
+    "scaling_table",
+    "step_table",
+    "survivors_table",
+    "torture_rows",
+    "wide_table",
+]
+
+
+def measured_file(name: str) -> Path:
+    """Where figures are: a file in the project's folder ``benchmarks``.
+
+    Raises:
+        FileNotFoundError: If the working directory is not in the project, nor the package.
+    """
+    root = project_root()
+    if root is None:
+        raise FileNotFoundError(f"neither {Path.cwd()} nor a folder above it is this project")
+    return root / "benchmarks" / name
+
+
+def load(path: str | os.PathLike[str] | None, name: str, command: str) -> Any:
+    """What a file of figures holds.
+
+    Args:
+        path: The file; by default that of this name in the project.
+        name: See `path`.
+        command: Who writes such a file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON.
+    """
+    file = measured_file(name) if path is None else Path(path)
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} does not exist; `{command}` writes it") from None
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); `{command}` writes it anew") from None
+
+
+def torture_rows(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """What the tests measured, a row each: section, what, value, test, cpu, commit and date.
+
+    Args:
+        path: The file; ``benchmarks/torture.json`` in the project by default.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not what ``make torture`` writes.
+    """
+    columns = ["section", "what", "value", "test", "cpu", "commit", "date"]
+    content = load(path, "torture.json", "make torture")
+    if not isinstance(content, list) or not all(set(columns) == set(row) for row in content):
+        raise ValueError("not figures of tests; `make torture` writes them anew")
+    # Without a type of their own: pandas would make floats of counts, and print few digits.
+    return pd.DataFrame(content, columns=columns, dtype=object)
+
+
+def figures_table(rows: pd.DataFrame, *sections: str) -> pd.DataFrame:
+    """The figures of some sections, in their order, each with the test that measured it.
+
+    A test is told by its file and the words of its name, at which a table's cell can break.
+
+    Raises:
+        KeyError: If there is none of a section.
+    """
+    own = pd.concat([_of(rows, section) for section in sections])
+    tests = own.test.map(_words)
+    table = pd.DataFrame({"": own.what, "value": own.value.map(_written), "test": tests})
+    return labelled(table, "")
+
+
+def wide_table(rows: pd.DataFrame, section: str) -> pd.DataFrame:
+    """The figures of a section by what they are of, whose part after the last comma is the column.
+
+    Raises:
+        KeyError: If there is none of the section.
+    """
+    own = _of(rows, section)
+    parts = own.what.str.rsplit(", ", n=1, expand=True)
+    table = own.assign(row=parts[0], column=parts[1]).pivot(
+        index="row", columns="column", values="value"
+    )
+    table = table.loc[parts[0].unique(), parts[1].unique()].map(_written)
+    return table.rename_axis(index=None, columns=None)
+
+
+def _words(test: str) -> str:
+    path, *_, name = test.split("::")
+    return f"{Path(path).name}: {name.removeprefix('test_').replace('_', ' ')}"
+
+
+def _written(figure: object) -> str:
+    return f"{figure:,}" if isinstance(figure, int) else str(figure)
+
+
+def _of(rows: pd.DataFrame, section: str) -> pd.DataFrame:
+    own = rows[rows.section == section]
+    if own.empty:
+        raise KeyError(f"no figures of {section!r}, only of {', '.join(rows.section.unique())}")
+    return own
+
+
+def mutants_table(mutants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """By module: how many mutants there were, how many died, and their share.
+
+    Args:
+        mutants: The modules that ``make mutants`` writes.
+    """
+    rows = [
+        {
+            "module": module,
+            "mutants": own["mutants"],
+            "died": own["mutants"] - len(own["survivors"]),
+            "share": f"{1.0 - len(own['survivors']) / own['mutants']:.1%}",
+        }
+        for module, own in mutants.items()
+    ]
+    return labelled(pd.DataFrame(rows), "module")
+
+
+def survivors_table(mutants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Why mutants survived: each reason with their number, and one of them.
+
+    Args:
+        mutants: The modules that ``make mutants`` writes.
+    """
+    survivors: Sequence[Mapping[str, str]] = [
+        survivor for own in mutants.values() for survivor in own["survivors"]
+    ]
+    counts = Counter(survivor["reason"] for survivor in survivors)
+    rows = []
+    for reason, count in counts.most_common():
+        one = next(survivor for survivor in survivors if survivor["reason"] == reason)
+        rows.append({"why": reason, "survivors": count, "for example": one["change"]})
+    return labelled(pd.DataFrame(rows), "why")
+
+
+def read(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """The figures, section by section, as they were measured.
+
+    Args:
+        path: The file; ``benchmarks/speed.json`` in the project by default.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not what ``make bench`` writes.
+    """
+    content = load(path, "speed.json", "make bench")
+    missing = {"machine", "step", "scaling", "sampling", "together"} - set(content)
+    if missing:
+        raise ValueError(
+            f"{path or measured_file('speed.json')} lacks {sorted(missing)}; "
+            "`make bench` writes it anew"
+        )
+    return content  # type: ignore[no-any-return]
+
+
+def step_table(speed: Mapping[str, Any]) -> pd.DataFrame:
+    """Time of a training step by path, in bare products: median and quartiles; and in ms."""
+    rows = {
+        path: {**figures["bare_products"], "ms": figures["ms"]["median"]}
+        for path, figures in speed["step"]["paths"].items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").sort_values("median")
+
+
+def ratio_table(speed: Mapping[str, Any]) -> pd.DataFrame:
+    """The ratios of paths that the step is held to, with their quartiles over the rounds."""
+    return pd.DataFrame.from_dict(speed["step"]["ratios"], orient="index")
+
+
+def scaling_table(speed: Mapping[str, Any]) -> pd.DataFrame:
+    """Time of a layer's forward and backward against each of its sizes, one row a time.
+
+    Columns ``size``, ``value``, ``ms`` and ``exponent``, the last the same for all of a size.
+    """
+    return pd.DataFrame(
+        [
+            {"size": size, "value": value, "ms": ms["median"], "exponent": curve["exponent"]}
+            for size, curve in speed["scaling"].items()
+            for value, ms in zip(curve["values"], curve["ms"], strict=True)
+        ]
+    )

@@ -1,0 +1,218 @@
+"""What a network costs: parameters, and multiplications for one input; see `study.families`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from gmlib.study import datasets
+from gmlib.study.analysis.curves import (
+    measures_table,
+    movement_table,
+    tidy,
+)
+from gmlib.study.analysis.text import labelled, two_digits, unbroken, with_range
+from gmlib.study.plan.config import RunConfig
+from gmlib.study.plan.families import DENSE
+from gmlib.study.runs.measurements import Load, measurement
+from gmlib.study.runs.records import RunRecord
+
+__all__ = [
+    "COSTS",
+    "against_dense",
+    "budget_summary",
+    "budget_table",
+    "multiplications",
+    "num_features",
+    "num_parameters",
+    "pareto_front",
+    "readout_movement",
+]
+
+
+def num_parameters(config: RunConfig, num_features: int) -> int:
+    """Trained parameters of the network that `config` describes.
+
+    Args:
+        config: The run.
+        num_features: Size of the data set's inputs.
+    """
+    pairs = itertools.pairwise((num_features, *config.widths))
+    return sum(config.family.num_parameters(config, d, C) for d, C in pairs)
+
+
+def multiplications(config: RunConfig, num_features: int) -> int:
+    """Multiplications by which the trained network answers one input.
+
+    Args:
+        config: The run.
+        num_features: Size of the data set's inputs.
+    """
+    pairs = itertools.pairwise((num_features, *config.widths))
+    return sum(config.family.multiplications(config, d, C) for d, C in pairs)
+
+
+COSTS = ("parameters", "multiplications")
+"""What a network costs: columns of `budget_table`; see `study.cost`."""
+
+
+def budget_table(
+    records: Iterable[RunRecord], num_features: int, measure: str = "smoothed"
+) -> pd.DataFrame:
+    """What each network costs and how well it does, over all seeds.
+
+    Args:
+        records: The runs; those that differ in nothing but the seed are one network.
+        num_features: Size of the inputs, on which the costs depend.
+        measure: Which error, one of `MEASURES`.
+
+    Returns:
+        One row a network: its name, arm, family, number of layers, hidden units of a GM network
+        and size, its cost by each name of `COSTS`, seeds and those that diverged, and median,
+        lowest and highest error (%), to which a run that diverged contributes what it came to.
+    """
+    rows = []
+    for own in _networks(records).values():
+        config, runs = own[0].config, measures_table(own)
+        errors = runs[measure]
+        rows.append(
+            {
+                "network": _network_name(config, num_features),
+                "arm": config.arm,
+                "family": config.family.name,
+                "layers": len(config.widths),
+                "hidden": "" if config.family is DENSE else ", ".join(map(str, config.widths[:-1])),
+                "size": config.family.size(config),
+                "parameters": num_parameters(config, num_features),
+                "multiplications": multiplications(config, num_features),
+                "seeds": len(runs),
+                "diverged": int(runs.diverged.sum()),
+                "error": errors.median(),
+                "low": errors.min(),
+                "high": errors.max(),
+            }
+        )
+    return tidy(rows)
+
+
+def _networks(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Runs by network: those that differ in nothing but the seed."""
+    networks: dict[str, list[RunRecord]] = {}
+    for record in records:
+        networks.setdefault(replace(record.config, seed=0).run_id, []).append(record)
+    return networks
+
+
+def _network_name(config: RunConfig, num_features: int) -> str:
+    layers = "→".join(map(str, (num_features, *config.widths)))
+    size = "" if config.family is DENSE else f", {config.family.size(config)}"
+    return unbroken(f"{config.arm} {layers}{size}")
+
+
+def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
+    """Which networks no other beats, none costing less and erring no more, or the reverse.
+
+    Args:
+        costs: Costs by network.
+        errors: Errors by network.
+    """
+    costs, errors = np.asarray(costs, dtype=float), np.asarray(errors, dtype=float)
+    no_worse = (costs[:, None] <= costs) & (errors[:, None] <= errors)  # [i, j]: i than j
+    better = (costs[:, None] < costs) | (errors[:, None] < errors)
+    return np.asarray(~(no_worse & better).any(axis=0))
+
+
+def budget_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """`budget_table` for reading, from the smallest network on, with who is on which front.
+
+    Returns:
+        One row a network: parameters, multiplications, seeds that diverged, median and range of
+        the error (%), and the costs by which the network is on the Pareto front of all.
+    """
+    ordered = table.sort_values("parameters", kind="stable")
+    fronts = {cost: pareto_front(ordered[cost], ordered.error) for cost in COSTS}
+    rows = []
+    for index, row in enumerate(ordered.to_dict("records")):
+        on = [cost for cost in COSTS if fronts[cost][index]]
+        errors = pd.Series([row["low"], row["high"]])
+        rows.append(
+            {
+                "network": row["network"],
+                **{cost: f"{row[cost]:,}" for cost in COSTS},
+                "diverged": f"{row['diverged']} of {row['seeds']}",
+                "test error (%)": with_range(errors, row["error"], "{:.2f}"),
+                "on the front": "both" if len(on) == len(COSTS) else ", ".join(on) or "–",
+            }
+        )
+    return labelled(tidy(rows), "network")
+
+
+def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame:
+    """For each other network, what a dense one costs at its error, and does at its cost.
+
+    Args:
+        table: As `budget_table` gives.
+        cost: Which cost, one of `COSTS`.
+
+    Returns:
+        One row a network that is not dense: its error (%); by its hidden units, the cheapest dense
+        network that errs no more, and how many times as much as that one the network costs; the
+        dense network that errs least of those that cost no more, and its error.
+    """
+    is_dense = table.family == DENSE.name
+    dense = table[is_dense]
+    rows = []
+    for _, own in table[~is_dense].sort_values(cost, kind="stable").iterrows():
+        row = {"network": own.network, "error": f"{own.error:.2f}"}
+        as_good, affordable = dense[dense.error <= own.error], dense[dense[cost] <= own[cost]]
+        if len(as_good):
+            cheapest = as_good.loc[as_good[cost].idxmin()]
+            row["FC as good"] = unbroken(cheapest["size"])
+            row["cost ratio"] = f"{own[cost] / cheapest[cost]:.1f}"
+        if len(affordable):
+            best = affordable.loc[affordable.error.idxmin()]
+            row["FC in its budget"] = unbroken(best["size"])
+            row["its error"] = f"{best.error:.2f}"
+        rows.append(row)
+    columns = ["error", "FC as good", "cost ratio", "FC in its budget", "its error"]
+    return labelled(pd.DataFrame(rows, columns=["network", *columns]).fillna("–"), "network")
+
+
+def readout_movement(records: Iterable[RunRecord], num_features: int) -> pd.DataFrame:
+    """How far the means and the readouts of the first layer of each GM network have come.
+
+    Returns:
+        One row a network: distance of mu and of U from the initialization at the end, relative to
+        the norm there, as the median over the seeds that trained; and the share of the network's
+        parameters that is in that U.
+    """
+    rows = []
+    for own in _networks(records).values():
+        config = own[0].config
+        table = movement_table(own)
+        last = table[(table.layer == 1) & (table.step == table.step.max())]
+        if config.family is DENSE or last.empty:
+            continue
+        width = config.widths[0]
+        share = config.num_components * width * num_features / num_parameters(config, num_features)
+        moved = last.groupby("parameter").moved.median()
+        rows.append(
+            {
+                "network": _network_name(config, num_features),
+                "mu moved": two_digits(moved["mu"]),
+                "U moved": two_digits(moved["U"]),
+                "share of parameters in U": f"{100 * share:.0f} %",
+            }
+        )
+    return labelled(tidy(rows), "network")
+
+
+@measurement(version=1)
+def num_features(dataset: str, *, load: Load = datasets.load) -> int:
+    """The numbers that an input of a data set consists of."""
+    return load(dataset).num_features

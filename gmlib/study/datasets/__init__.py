@@ -1,0 +1,23 @@
+"""Where data come in: load, standardize, fetch, verify."""
+
+from gmlib.study.datasets.catalogue import DATASETS, dataset_title
+from gmlib.study.datasets.files import DataError, data_root
+from gmlib.study.datasets.loading import Dataset, fetch, load
+from gmlib.study.datasets.standardization import (
+    STANDARDIZATIONS,
+    standardize_dataset,
+    standardize_images,
+)
+
+__all__ = [
+    "DATASETS",
+    "STANDARDIZATIONS",
+    "DataError",
+    "Dataset",
+    "data_root",
+    "dataset_title",
+    "fetch",
+    "load",
+    "standardize_dataset",
+    "standardize_images",
+]

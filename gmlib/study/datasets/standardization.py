@@ -1,0 +1,115 @@
+"""Inputs of mean 0 and standard deviation 1, image by image or by the training set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmlib.study.datasets.formats import Array
+
+__all__ = [
+    "STANDARDIZATIONS",
+    "standardize_dataset",
+    "standardize_images",
+]
+
+STANDARDIZATIONS = ("image", "dataset")
+"""Whether inputs are standardized one by one or by the training set."""
+
+
+def standardize_images(images: Tensor) -> Tensor:
+    """Flatten each image and give it mean 0 and standard deviation 1.
+
+    Both are taken over the d pixels of the one image, with the population's divisor d. A constant
+    image has nothing to scale and becomes all zeros.
+
+    Parameters
+    ----------
+    images
+        Real numbers, shape (N, ...).
+
+    Returns
+    -------
+    Tensor
+        Shape (N, d), float32. Computed in float64.
+
+    Raises
+    ------
+    ValueError
+        If there are no pixels, or a pixel is NaN or infinite.
+    """
+    flat = _flatten(images)
+    result = np.empty(flat.shape, dtype=np.float32)
+    for part in _parts(flat):
+        rows = flat[part].astype(np.float64)
+        centered = rows - rows.mean(axis=1, keepdims=True)
+        std = np.sqrt(np.square(centered).mean(axis=1, keepdims=True))
+        # Told by its range, not by its std: the mean of equal floats may miss them by a rounding
+        # error, which division by the equally small std would blow up into an image of noise.
+        std[np.ptp(rows, axis=1) == 0] = np.inf
+        result[part] = centered / std
+    return torch.from_numpy(result)
+
+
+def standardize_dataset(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Flatten both splits and standardize them by the training set's mean and deviation.
+
+    One mean and one standard deviation (divisor N d), over all pixels of all training images.
+
+    Parameters
+    ----------
+    train, test
+        Real numbers, shapes (N, ...) and (M, ...).
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Shapes (N, d) and (M, d), float32. Computed in float64.
+
+    Raises
+    ------
+    ValueError
+        If there are no pixels, a pixel is NaN or infinite, or all training pixels are equal.
+    """
+    flat = _flatten(train)
+    if all((flat[part] == flat[0, 0]).all() for part in _parts(flat)):
+        raise ValueError("all training pixels are equal, so that their deviation is 0")
+    mean = math.fsum(flat[part].sum(dtype=np.float64) for part in _parts(flat)) / flat.size
+
+    def centered(rows: Array) -> Array:
+        return np.subtract(rows, mean, dtype=np.float64)
+
+    squares = math.fsum(np.square(centered(flat[part])).sum() for part in _parts(flat))
+    std = math.sqrt(squares / flat.size)
+
+    def apply(flat: Array) -> Tensor:
+        result = np.empty(flat.shape, dtype=np.float32)
+        for part in _parts(flat):
+            result[part] = centered(flat[part]) / std
+        return torch.from_numpy(result)
+
+    return apply(flat), apply(_flatten(test))
+
+
+def _flatten(images: Tensor) -> Array:
+    """Check images and view them as an array of shape (N, d).
+
+    An array, because NumPy computes on one thread: the sums do not depend on the number of
+    threads, and do not wait for threads on a machine that trains on all cores.
+    """
+    if images.numel() == 0:
+        raise ValueError(f"images of shape {tuple(images.shape)} have no pixels")
+    if images.is_floating_point() and not bool(images.isfinite().all()):
+        raise ValueError("some pixels are NaN or infinite")
+    if images.dtype == torch.bfloat16:  # which NumPy lacks
+        images = images.float()
+    return images.detach().cpu().reshape(len(images), -1).numpy()
+
+
+def _parts(flat: Array) -> Iterator[slice]:
+    """Divide the rows so that float64 intermediates stay in the processor's cache."""
+    return (slice(start, start + 256) for start in range(0, len(flat), 256))

@@ -1,0 +1,15 @@
+"""From tables to figures, one function a figure, in one style.
+
+Colours follow the note: KUMAR red, BL blue, FC grey. Every function returns the figure and leaves
+showing and saving it to the caller; what was drawn can be read back from the axes.
+"""
+
+from gmlib.study.figures.benchmarks import *
+from gmlib.study.figures.budgets import *
+from gmlib.study.figures.layer import *
+from gmlib.study.figures.propagation import *
+from gmlib.study.figures.settings import *
+from gmlib.study.figures.start import *
+from gmlib.study.figures.style import COMPONENT_COLORS as COMPONENT_COLORS
+from gmlib.study.figures.style import arm_color as arm_color
+from gmlib.study.figures.training import *

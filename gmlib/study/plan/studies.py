@@ -1,0 +1,222 @@
+"""The committed runs, by study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gmlib.study.datasets.standardization import STANDARDIZATIONS
+from gmlib.study.plan.arms import ARMS
+from gmlib.study.plan.config import RunConfig, run_configs
+from gmlib.study.validation import integer
+
+__all__ = [
+    "CALIBRATION_SIZES",
+    "STUDIES",
+    "TARGETS",
+    "WIDE",
+    "ablation",
+    "beside_wide",
+    "budget",
+    "depths",
+    "dial",
+    "neurons",
+]
+
+TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""Target standard deviations that KUMAR is tried with."""
+
+CALIBRATION_SIZES = (64, 256, 2048, 16384)
+"""Numbers of images that KUMAR is tried with."""
+
+
+WIDE = 1055
+"""Hidden units with which a dense network has as many parameters as GM layers on MNIST-1D."""
+
+
+def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs by variant: with and without each ingredient of KUMAR, and with others in its place.
+
+    Args:
+        seeds: The same for all variants.
+        **settings: What else `RunConfig` takes, the same for all.
+    """
+    arms = ["BL", "BL+CAL", "FAN-IN", "KUMAR", "NOISE", "ANALYTIC", "LSUV", "ZERO-LAST"]
+    return {ARMS[arm].label or arm: run_configs([arm], seeds, **settings) for arm in arms}
+
+
+def dial(
+    name: str, values: Sequence[float], seeds: Sequence[int], **settings: Any
+) -> dict[float, list[RunConfig]]:
+    """Runs of KUMAR by the value of one of its settings, such as ``target_std``.
+
+    Raises:
+        ValueError: If a value is not allowed, or there is none; the message names the setting.
+    """
+    if not isinstance(values, (list, tuple)) or not values:
+        raise ValueError(f"{name} must be given a list of at least one value, got {values!r}")
+    return {value: run_configs(["KUMAR"], seeds, **{**settings, name: value}) for value in values}
+
+
+def beside_wide(
+    seeds: Sequence[int], wide: int, *, widths: Sequence[int] = (100, 10), **settings: Any
+) -> dict[str, list[RunConfig]]:
+    """Runs of the note's arms, and of a dense network with one hidden layer of another width.
+
+    Args:
+        seeds: The same for all.
+        wide: Hidden units of the other dense network.
+        widths: Sizes of the hidden layers and the output of the note's arms.
+        **settings: What else `RunConfig` takes, the same for all.
+    """
+    arms = ["FC", "BL", "KUMAR"]
+    runs = {arm: run_configs([arm], seeds, widths=widths, **settings) for arm in arms}
+    return {
+        "FC": runs.pop("FC"),
+        "FC, wide": run_configs(["FC"], seeds, widths=(wide, widths[-1]), **settings),
+        **runs,
+    }
+
+
+def depths(
+    numbers: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    hidden: int = 100,
+    outputs: int = 10,
+    **settings: Any,
+) -> dict[int, list[RunConfig]]:
+    """Runs of BL and KUMAR by the number of GM layers.
+
+    Args:
+        numbers: Numbers of layers.
+        seeds: The same for all.
+        hidden: Units of every layer but the last.
+        outputs: Units of the last layer.
+        **settings: What else `RunConfig` takes, the same for all.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it.
+    """
+    if not isinstance(numbers, (list, tuple)) or not numbers:
+        raise ValueError(f"depths must be a list of at least one entry, got {numbers!r}")
+    for number in numbers:
+        integer("every depth", number, 1)
+    return {
+        number: run_configs(
+            ["BL", "KUMAR"], seeds, widths=(*[hidden] * (number - 1), outputs), **settings
+        )
+        for number in numbers
+    }
+
+
+def neurons(
+    numbers: Sequence[int], seeds: Sequence[int], **settings: Any
+) -> dict[str, list[RunConfig]]:
+    """Runs of networks of neurons by their number, and of the GM layers they are drawn from.
+
+    Args:
+        numbers: Neurons of a layer, multiples of the number of components.
+        seeds: The same for all.
+        **settings: What else `RunConfig` takes, the same for all.
+    """
+    runs = {
+        f"{number:,} neurons": run_configs(["NEURONS"], seeds, num_neurons=number, **settings)
+        for number in numbers
+    }
+    return {**runs, "KUMAR": run_configs(["KUMAR"], seeds, **settings)}
+
+
+def budget(
+    arms: Sequence[str],
+    components: Sequence[int],
+    hidden: Sequence[int],
+    dense_hidden: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    outputs: int = 10,
+    **settings: Any,
+) -> list[RunConfig]:
+    """Runs of dense networks and of GM stacks over a range of sizes.
+
+    Args:
+        arms: How the GM stacks are initialized.
+        components: Numbers of components of a GM layer.
+        hidden: Numbers of hidden units of a GM stack; 0 for a single layer.
+        dense_hidden: The same of a dense network; 0 for softmax regression.
+        seeds: The same for all.
+        outputs: Units of the last layer.
+        **settings: What else `RunConfig` takes, the same for all.
+
+    Raises:
+        ValueError: If a value is not allowed; the message names it.
+    """
+    lists = {
+        "arms": arms,
+        "components": components,
+        "hidden": hidden,
+        "dense_hidden": dense_hidden,
+    }
+    for name, values in lists.items():
+        if not isinstance(values, (list, tuple)) or not values:
+            raise ValueError(f"{name} must be a list of at least one entry, got {values!r}")
+
+    def widths(units: int) -> tuple[int, ...]:
+        return (outputs,) if units == 0 else (units, outputs)
+
+    dense = [run_configs(["FC"], seeds, widths=widths(h), **settings) for h in dense_hidden]
+    stacks = [
+        run_configs([arm], seeds, widths=widths(units), num_components=K, **settings)
+        for arm in arms
+        for units in hidden
+        for K in components
+    ]
+    return [config for configs in (*dense, *stacks) for config in configs]
+
+
+def _flat(runs: Mapping[Any, list[RunConfig]]) -> list[RunConfig]:
+    return [config for configs in runs.values() for config in configs]
+
+
+_FIVE, _THREE = list(range(5)), list(range(3))
+
+STUDIES: Mapping[str, list[RunConfig]] = {
+    "main study": run_configs(["FC", "BL", "KUMAR"], _FIVE),
+    "main study, fashion-mnist": run_configs(["FC", "BL", "KUMAR"], _FIVE, dataset="fashion-mnist"),
+    **{
+        f"mnist-1d, standardized by {by}": _flat(
+            beside_wide(_FIVE, WIDE, dataset="mnist-1d", epochs=300, standardize=by)
+        )
+        for by in STANDARDIZATIONS
+    },
+    "depth": _flat(depths([1, 2, 3, 4, 5, 6], _THREE)),
+    "propagation": run_configs(
+        ["BL", "KUMAR"], [0], widths=(10,), num_components=5, snapshots=True
+    ),
+    "initialization": run_configs(["BL", "FAN-IN", "KUMAR"], _FIVE, epochs=0),
+    "divergence": run_configs(["BL", "KUMAR"], list(range(100, 140)), epochs=1),
+    **{
+        f"screen, {dataset}": run_configs(
+            ["BL", "KUMAR"],
+            list(range(5, 15)),
+            dataset=dataset,
+            widths=(10,),
+            num_components=20,
+            epochs=30,
+        )
+        for dataset in ("mnist", "fashion-mnist")
+    },
+    "ablation": _flat(ablation(_FIVE)),
+    "target std": _flat(dial("target_std", TARGETS, _FIVE)),
+    "neurons": _flat(neurons([10, 100, 1000], _THREE, num_components=5, widths=(10,))),
+    "calibration size": _flat(dial("calibration_size", CALIBRATION_SIZES, _FIVE)),
+    "budget": budget(
+        ["BL", "KUMAR"],
+        [1, 2, 5, 10, 20, 40],
+        [0, 100],
+        [0, 2, 3, 4, 5, 6, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
+        _THREE,
+    ),
+    "budget, narrow": budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
+}
+"""The committed runs, by study; some belong to several."""

@@ -1,0 +1,226 @@
+"""Which runs a study consists of."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import pytest
+
+from gmlib.study.analysis.budgets import num_parameters
+from gmlib.study.plan import studies
+from gmlib.study.plan.arms import ARMS
+from gmlib.study.plan.config import RunConfig, run_configs
+from gmlib.study.plan.studies import STUDIES
+
+# --- The budget ----------------------------------------------------------------------------------
+
+
+def test_the_budget_is_every_arm_at_every_size() -> None:
+    configs = studies.budget(["BL", "KUMAR"], [1, 5], [0, 7], [0, 4], [8, 9], outputs=3, epochs=2)
+    found = {(c.arm, c.widths, c.num_components, c.seed) for c in configs}
+    stacks = {
+        (arm, widths, K, seed)
+        for arm in ("BL", "KUMAR")
+        for widths in ((3,), (7, 3))
+        for K in (1, 5)
+        for seed in (8, 9)
+    }
+    dense = {("FC", widths, 10, seed) for widths in ((3,), (4, 3)) for seed in (8, 9)}
+    assert found == stacks | dense
+    assert len(configs) == len(found)
+    assert {config.epochs for config in configs} == {2}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"arms": []}, "arms must be a list of at least one entry, got []"),
+        ({"arms": ["KUMAR", "cats"]}, "arm must be one of"),
+        ({"components": 5}, "components must be a list of at least one entry, got 5"),
+        ({"components": [1, 0]}, "num_components must be an integer of at least 1, got 0"),
+        ({"hidden": []}, "hidden must be a list of at least one entry"),
+        ({"hidden": [-1]}, "every entry of widths must be an integer of at least 1, got -1"),
+        ({"dense_hidden": None}, "dense_hidden must be a list of at least one entry, got None"),
+        ({"seeds": [1, 1]}, "seeds must not repeat an entry"),
+        ({"outputs": 0}, "every entry of widths must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_sizes_are_refused_by_name(values: dict[str, Any], sentence: str) -> None:
+    good = {"arms": ["BL"], "components": [1], "hidden": [0], "dense_hidden": [2], "seeds": [0]}
+    with pytest.raises(ValueError, match="^" + sentence.replace("[", r"\[")):
+        studies.budget(**{**good, **values})
+
+
+# --- The ablation and the settings ---------------------------------------------------------------
+
+
+def test_every_variant_is_another_run() -> None:
+    variants = studies.ablation([3, 7], epochs=2, widths=[5, 3], dataset="fashion-mnist")
+    assert list(variants) == [
+        *("BL", "BL, calibrated", "fan-in", "KUMAR", "KUMAR on noise", "analytic", "LSUV"),
+        "zero readout, last layer",
+    ]
+    configs = [config for runs in variants.values() for config in runs]
+    assert len({config.run_id for config in configs}) == len(configs) == 2 * len(variants)
+    for label, runs in variants.items():
+        assert [config.seed for config in runs] == [3, 7], label
+        assert len({config.arm for config in runs}) == 1, label
+    common = {(c.epochs, c.widths, c.dataset, c.target_std, c.gamma) for c in configs}
+    assert common == {(2, (5, 3), "fashion-mnist", 0.5, 0.5)}
+
+
+def test_the_labels_of_the_ablation_are_those_of_their_arms() -> None:
+    variants = studies.ablation([0])
+    arms = {config.arm for (config,) in variants.values()}
+    assert arms == set(ARMS) - {"FC", "NEURONS", "ZERO"}
+    assert [variants[name][0].arm for name in ("BL", "KUMAR")] == ["BL", "KUMAR"]
+    assert variants["BL, calibrated"][0].arm == "BL+CAL"
+    assert variants["KUMAR on noise"][0].arm == "NOISE"
+    assert variants["zero readout, last layer"][0].arm == "ZERO-LAST"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("target_std", (0.05, 1, 2.0)), ("calibration_size", [64, 256]), ("num_components", [1, 5])],
+)
+def test_a_dial_turns_one_setting(name: str, values: Any) -> None:
+    runs = studies.dial(name, values, [4, 2], epochs=3, widths=[3])
+    assert list(runs) == list(values)
+    for value, configs in runs.items():
+        assert configs == [
+            RunConfig("KUMAR", seed, epochs=3, widths=(3,), **{name: value}) for seed in (4, 2)
+        ]
+    ids = {config.run_id for configs in runs.values() for config in configs}
+    assert len(ids) == 2 * len(values)
+
+
+def test_a_dial_turns_what_the_settings_say_otherwise() -> None:
+    runs = studies.dial("target_std", [2.0], [0], target_std=0.1, epochs=1)
+    assert runs == {2.0: [RunConfig("KUMAR", 0, target_std=2.0, epochs=1)]}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("target_std", [], "target_std must be given a list of at least one value, got []"),
+        ("target_std", 0.5, "target_std must be given a list of at least one value, got 0.5"),
+        ("target_std", [0.5, -1], "target_std must be a positive, finite number, got -1"),
+        ("calibration_size", [64, 0], "calibration_size must be an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_values_of_a_setting_are_refused_by_name(name: str, values: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        studies.dial(name, values, [0])
+
+
+@pytest.mark.parametrize("study", [studies.ablation, partial(studies.dial, "target_std", [0.5])])
+def test_bad_seeds_are_refused(study: Any) -> None:
+    with pytest.raises(ValueError, match=r"^seeds must be a list of at least one entry, got \[\]"):
+        study([])
+    with pytest.raises(ValueError, match=r"^seeds must not repeat an entry"):
+        study([1, 1])
+
+
+# --- A wide dense network ------------------------------------------------------------------------
+
+
+def test_a_wide_dense_network_stands_beside_the_notes_arms() -> None:
+    runs = studies.beside_wide([2, 3], 50, widths=(7, 3), epochs=1)
+    assert {name: {(c.arm, c.widths) for c in own} for name, own in runs.items()} == {
+        "FC": {("FC", (7, 3))},
+        "FC, wide": {("FC", (50, 3))},
+        "BL": {("BL", (7, 3))},
+        "KUMAR": {("KUMAR", (7, 3))},
+    }
+    assert {config.seed for own in runs.values() for config in own} == {2, 3}
+
+
+def test_the_wide_network_has_as_many_parameters() -> None:
+    sizes = [
+        num_parameters(config, 40)
+        for config in STUDIES["mnist-1d, standardized by image"]
+        if config.arm == "KUMAR" or config.widths[0] == studies.WIDE
+    ]
+    assert max(sizes) / min(sizes) < 1.01
+
+
+# --- Depth ---------------------------------------------------------------------------------------
+
+
+def test_depth_is_the_number_of_layers() -> None:
+    stacks = studies.depths([1, 3], [4, 5], hidden=7, outputs=3, epochs=2)
+    assert {depth: {config.widths for config in runs} for depth, runs in stacks.items()} == {
+        1: {(3,)},
+        3: {(7, 7, 3)},
+    }
+    for runs in stacks.values():
+        assert [(c.arm, c.seed, c.epochs) for c in runs] == [
+            (arm, seed, 2) for arm in ("BL", "KUMAR") for seed in (4, 5)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"numbers": []}, "depths must be a list of at least one entry, got []"),
+        ({"numbers": 3}, "depths must be a list of at least one entry, got 3"),
+        ({"numbers": [1, 0]}, "every depth must be an integer of at least 1, got 0"),
+        ({"numbers": [2.0]}, "every depth must be an integer of at least 1, got 2.0"),
+        ({"numbers": [2], "hidden": 0}, "every entry of widths must be an integer"),
+        ({"numbers": [2], "seeds": []}, "seeds must be a list of at least one entry, got []"),
+    ],
+)
+def test_bad_depths_are_refused_by_name(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence)):
+        studies.depths(**{"seeds": [0], **values})
+
+
+# --- The committed runs --------------------------------------------------------------------------
+
+
+def ids(study: str) -> set[str]:
+    return {config.run_id for config in STUDIES[study]}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_no_study_holds_a_run_twice(study: str) -> None:
+    assert len(ids(study)) == len(STUDIES[study]) > 0
+
+
+def test_studies_share_the_runs_that_they_have_in_common() -> None:
+    five = list(range(5))
+    baseline, kumar = ({c.run_id for c in run_configs([arm], five)} for arm in ("BL", "KUMAR"))
+    dense = {config.run_id for config in run_configs(["FC"], five)}
+    assert ids("main study") == dense | baseline | kumar
+    assert ids("ablation") & ids("main study") == baseline | kumar
+    for study in ("target std", "calibration size"):
+        assert ids(study) & ids("main study") == kumar
+        assert ids(study) & ids("ablation") == kumar
+    assert ids("target std") & ids("calibration size") == kumar
+    three = {config.run_id for config in run_configs(["FC", "BL", "KUMAR"], five[:3])}
+    assert ids("budget") & ids("main study") == three
+    stacks = three - dense
+    assert ids("depth") & ids("main study") == stacks
+    assert len(ids("depth") & ids("budget") - stacks) == 6  # of one layer
+
+
+def test_the_settings_that_are_tried_include_the_default() -> None:
+    assert RunConfig.target_std in studies.TARGETS
+    assert RunConfig.calibration_size in studies.CALIBRATION_SIZES
+    sizes = {name: len(STUDIES[name]) for name in ("target std", "calibration size", "ablation")}
+    assert sizes == {"target std": 35, "calibration size": 20, "ablation": 40}
+
+
+def test_the_numbers_of_runs() -> None:
+    assert len(ids("budget")) == 117
+    assert len(ids("divergence")) == 80
+    assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
+    assert len(ids("main study")) == len(ids("initialization")) == 15
+    assert len(ids("propagation")) == 2
+    assert len(ids("depth")) == 36
+    assert len(ids("main study, fashion-mnist")) == 15
+    one_d = [ids(f"mnist-1d, standardized by {by}") for by in ("image", "dataset")]
+    assert [len(own) for own in one_d] == [20, 20]
+    assert not one_d[0] & one_d[1]
