@@ -24,6 +24,10 @@ settings.register_profile(
 )
 
 
+# So that failed assertions of the helpers show the values, as those of tests do.
+pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).parent.glob("helpers/*.py")))
+
+
 def pytest_addoption(parser):
     parser.addoption("--torture", type=Path, metavar="FILE", help="try hard, write values to FILE")
 

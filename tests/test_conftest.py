@@ -20,7 +20,7 @@ def test_counts(measured):
 
 @pytest.mark.parametrize("x", [1, 2, 3])
 def test_of_parameters(x, measured, request):
-    measured("b", f"figure {x}", x)
+    measured("b", f"value {x}", x)
     assert x != int(request.config.getoption("--fails"))
 
 def test_that_tries(torture):
@@ -33,7 +33,7 @@ def test_of_something_else():
 
 @pytest.fixture
 def run(pytester, pytestconfig):
-    """Run the tests under torture; what the file then holds, as (what, figure)."""
+    """Run the tests under torture; what the file then holds, as (what, value)."""
     source = (pytestconfig.rootpath / "tests/conftest.py").read_text()
     source = source.replace(
         "def pytest_addoption(parser):",
@@ -43,29 +43,29 @@ def run(pytester, pytestconfig):
     pytester.makepyfile(TESTS)
 
     def run(*arguments):
-        pytester.runpytest("--torture", "figures.json", *arguments)
-        rows = json.loads((pytester.path / "figures.json").read_text())
+        pytester.runpytest("--torture", "values.json", *arguments)
+        rows = json.loads((pytester.path / "values.json").read_text())
         for row in rows:
-            assert set(row) == {"section", "what", "figure", "test", "cpu", "commit", "date"}
+            assert set(row) == {"section", "what", "value", "test", "cpu", "commit", "date"}
             assert "[" not in row["test"]
-        return {row["what"]: row["figure"] for row in rows}
+        return {row["what"]: row["value"] for row in rows}
 
     profile = settings.get_current_profile_name()
     yield run
     settings.load_profile(profile)  # the inner run has set its own
 
 
-ALL = {"examples": 3, "figure 1": 1, "figure 2": 2, "figure 3": 3}
+ALL = {"examples": 3, "value 1": 1, "value 2": 2, "value 3": 3}
 
 
-def test_figures_are_written(run, pytester):
+def test_values_are_written(run, pytester):
     assert run() == ALL
-    result = pytester.runpytest("--torture", "figures.json")
+    result = pytester.runpytest("--torture", "values.json")
     result.assert_outcomes(passed=5)  # the one that neither tries nor measures is left out
     pytester.runpytest().assert_outcomes(passed=5, failed=1)
 
 
-def test_figures_of_tests_that_did_not_run_stay(run):
+def test_values_of_tests_that_did_not_run_stay(run):
     run()
     assert run("--collect-only") == ALL
     assert run("-k", "counts") == ALL
@@ -73,14 +73,14 @@ def test_figures_of_tests_that_did_not_run_stay(run):
 
 
 @pytest.mark.parametrize("fails", [1, 2, 3])
-def test_a_test_that_fails_has_no_figures(run, fails):
+def test_a_test_that_fails_has_no_values(run, fails):
     run()
     assert run("--fails", str(fails)) == {"examples": 3}
 
 
 def test_the_file_is_left_alone_where_no_test_ran(run, pytester):
     run()
-    file = pytester.path / "figures.json"
+    file = pytester.path / "values.json"
     before = file.stat().st_mtime_ns
     run("--collect-only")
     run("-k", "nothing")
