@@ -75,9 +75,9 @@ class RunConfig:
     snapshots: bool = False
 
     def __post_init__(self) -> None:
-        self._check_choice("arm", tuple(ARMS), own=True)
-        self._check_choice("dataset", tuple(DATASETS), own=True)
-        self._check_choice("standardize", STANDARDIZATIONS, own=False)
+        self._validate_choice("arm", tuple(ARMS), own=True)
+        self._validate_choice("dataset", tuple(DATASETS), own=True)
+        self._validate_choice("standardize", STANDARDIZATIONS, own=False)
         widths = self.widths
         if not isinstance(widths, (tuple, list)) or not widths:
             raise ValueError(f"widths must be a non-empty sequence of layer sizes, got {widths!r}")
@@ -92,11 +92,11 @@ class RunConfig:
             checked[name] = positive(name, getattr(self, name))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        self.family.check(self)
+        self.family.validate(self)
         if not isinstance(self.snapshots, bool):
             raise ValueError(f"snapshots must be true or false, got {self.snapshots!r}")
 
-    def _check_choice(self, name: str, allowed: tuple[str, ...], *, own: bool) -> None:
+    def _validate_choice(self, name: str, allowed: tuple[str, ...], *, own: bool) -> None:
         value = getattr(self, name)
         if value in allowed or (own and is_import_path(value)):
             return

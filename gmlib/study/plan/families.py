@@ -37,7 +37,7 @@ class Family(ABC):
     settings: ClassVar[tuple[str, ...]] = ()
     layer: ClassVar[type[nn.Module]]
 
-    def check(self, config: RunConfig) -> None:  # noqa: B027 (most have nothing to refuse)
+    def validate(self, config: RunConfig) -> None:  # noqa: B027 (most have nothing to refuse)
         """Refuse settings that do not fit each other, with a `ValueError`."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class _Neurons(_Mixture):
     settings = ("num_components", "num_neurons")
     layer = NeuronLayer
 
-    def check(self, config: RunConfig) -> None:
+    def validate(self, config: RunConfig) -> None:
         if config.num_neurons % config.num_components:
             raise ValueError(
                 f"num_neurons must be a multiple of the {config.num_components} components, got "

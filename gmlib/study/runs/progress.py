@@ -1,30 +1,19 @@
-"""How far a sweep is: a bar, fed by small notes that runs post from wherever they are."""
+"""How far a sweep is: runs done, the last error, the time left."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 from tqdm import tqdm
 
 from gmlib.study.plan.config import RunConfig
+from gmlib.study.runs.records import RunRecord
 
-__all__ = ["post", "progress_bar"]
-
-_POLL_SECONDS = 0.5
-
-
-def post(board: Path, run_id: str, done: float, test_error: float) -> None:
-    """Note on `board` how far a run is, in a small file that is there completely or not at all."""
-    with suppress(OSError):  # no board, as on another machine, or no room: no reason to fail
-        draft = board / f"{run_id}.{threading.get_ident()}"
-        draft.write_text(f"{done} {test_error}")
-        draft.replace(board / run_id)
+__all__ = ["progress_bar"]
 
 
 class _Terminal(io.TextIOBase):
@@ -56,49 +45,33 @@ class _Terminal(io.TextIOBase):
 
 
 @contextmanager
-def progress_bar(configs: Sequence[RunConfig], board: Path) -> Iterator[None]:
-    """A bar that counts epochs over all runs, fed by the notes on `board`."""
-    work = {config.run_id: max(config.epochs, 1) for config in configs}
-    done = dict.fromkeys(work, 0.0)
-    stop = threading.Event()
+def progress_bar(configs: Sequence[RunConfig]) -> Iterator[Callable[[RunRecord], None]]:
+    """A bar over runs, and the function that is told of each when it is done.
 
-    def watch() -> None:
-        while not stop.wait(_POLL_SECONDS):
-            refresh()
+    The time left is estimated from epochs, of which runs may have different numbers.
+    """
+    done = 0
 
-    def refresh() -> None:
-        latest = ""
-        for config in configs:
-            note = board / config.run_id
-            if not note.exists():
-                continue
-            fraction, error = map(float, note.read_text().split())
-            if fraction > done[config.run_id]:
-                done[config.run_id] = fraction
-                latest = f"{config.arm} seed {config.seed}: {100 * error:.2f} % error"
-        finished = sum(fraction >= 1.0 for fraction in done.values())
-        bar.set_description_str(f"{finished}/{len(work)} runs", refresh=False)
-        if latest:
-            bar.set_postfix_str(latest, refresh=False)
-        bar.n = round(sum(work[run_id] * fraction for run_id, fraction in done.items()), 2)
+    def tell(record: RunRecord) -> None:
+        nonlocal done
+        done += 1
+        config, error = record.config, record.curves["test_error"][-1]
+        bar.set_description_str(f"{done}/{len(configs)} runs", refresh=False)
+        bar.set_postfix_str(
+            f"{config.arm} seed {config.seed}: {100 * error:.2f} % error", refresh=False
+        )
+        bar.update(max(config.epochs, 1))
         bar.refresh()
 
     with (
         closing(_Terminal()) as terminal,
         tqdm(
             file=terminal,
-            total=sum(work.values()),
+            total=sum(max(config.epochs, 1) for config in configs),
             unit="epoch",
             ascii=False,
-            desc=f"0/{len(work)} runs",
-            bar_format="{desc} |{bar}| {n:.4g}/{total} epochs [{elapsed}<{remaining}]{postfix}",
+            desc=f"0/{len(configs)} runs",
+            bar_format="{desc} |{bar}| {n}/{total} epochs [{elapsed}<{remaining}]{postfix}",
         ) as bar,
     ):
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
-            refresh()
+        yield tell

@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import sys
 import tempfile
-import threading
-import time
-import traceback
-import warnings
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import resource_tracker
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import joblib
 import torch
 from filelock import FileLock, Timeout
-from joblib.parallel import BACKENDS, get_active_backend
 
-import gmlib
-from gmlib.study import datasets
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.runs.ledger import Ledger
-from gmlib.study.runs.progress import post, progress_bar
-from gmlib.study.runs.provenance import git_state
+from gmlib.study.runs.places import Failure, choose_place, usable_device
+from gmlib.study.runs.progress import progress_bar
 from gmlib.study.runs.records import RunRecord
-from gmlib.study.runs.training import Progress, train, train_together
 
 __all__ = ["SweepError", "sweep", "sweep_by"]
 
 Key = TypeVar("Key")
-
-_POLL_SECONDS = 0.5
-_TOPIC = "gmlib-progress"
 
 
 class SweepError(RuntimeError):
@@ -57,7 +41,7 @@ def sweep(
     On the CPU each run trains in a process of one thread, and its record is in the ledger as soon
     as it ends: a sweep that is interrupted goes on where it was. On an accelerator all seeds of a
     configuration train in this process as one program, on stacked parameters. A progress bar on
-    the standard error shows runs done, the latest test error and the time left.
+    the standard error shows runs done, the last one's test error and the time left.
 
     The processes are joblib's, so that ``joblib.parallel_config`` says where they run: on this
     machine by default, and with ``"dask"`` on the workers of the cluster that a
@@ -89,7 +73,7 @@ def sweep(
     ledger = Ledger() if ledger is None else ledger
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
         raise ValueError(f"jobs must be an integer of at least 1, or None, got {jobs!r}")
-    device = _usable(device)
+    device = usable_device(device)
     configs = list(configs)
     for config in configs:
         if not isinstance(config, RunConfig):
@@ -172,254 +156,24 @@ def _standing(configs: Collection[RunConfig], ledger: Ledger) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An exception as text: that of somebody else's code may not survive between processes."""
-
-    reason: str
-    traceback: str
-
-
-_Outcome = tuple[RunConfig, RunRecord | _Failure]
-_Report = Callable[[str, float, float], None]  # the run, which part is done, its last test error
-
-
 def _trained(
     configs: Sequence[RunConfig], jobs: int | None, device: torch.device
 ) -> Generator[RunRecord, None, None]:
     """The records of runs as these end, and after the last one an error if any has failed."""
     if not configs:
         return
-    backend, wanted = get_active_backend()
-    on_device = device.type != "cpu"
-    on_cluster = isinstance(backend, BACKENDS.get("dask", ()))
-    if on_cluster and on_device:
-        raise ValueError(f"a cluster's workers train on their CPUs, not on {str(device)!r}")
-    if on_cluster:
-        _refuse_threads(backend.client.nthreads())
-    elif not on_device:
-        jobs = min(backend.effective_n_jobs(jobs or wanted or -1), len(configs))
-        _refuse_shared_process(backend, jobs)
-        for name, standardize in sorted({(c.dataset, c.standardize) for c in configs}):
-            datasets.load(name, standardize)  # fetched once, here, where a download is seen
-
-    failures: list[tuple[RunConfig, _Failure]] = []
-    with tempfile.TemporaryDirectory() as folder, progress_bar(configs, Path(folder)):
-        report = partial(post, Path(folder))
-        if on_device:
-            outcomes = _on_accelerator(configs, device, report)
-        elif on_cluster:
-            outcomes = _on_cluster(configs, backend, report)
-        else:
-            outcomes = _on_this_machine(configs, jobs or 1, report)
-        with closing(outcomes):
-            for config, outcome in outcomes:
-                if isinstance(outcome, _Failure):
-                    failures.append((config, outcome))
-                else:
-                    yield outcome
+    place = choose_place(jobs, device)
+    place.prepare(configs)
+    failures: list[tuple[RunConfig, Failure]] = []
+    with progress_bar(configs) as tell, closing(place.outcomes(configs)) as outcomes:
+        for config, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failures.append((config, outcome))
+            else:
+                tell(outcome)
+                yield outcome
     if failures:
         reasons = "; ".join(f"{config.run_id}: {failure.reason}" for config, failure in failures)
         raise SweepError(
             f"{len(failures)} of {len(configs)} runs failed, the others are recorded: {reasons}"
         ) from RuntimeError(f"the first of them:\n{failures[0][1].traceback}")
-
-
-def _run(config: RunConfig, report: _Report) -> _Outcome:
-    """Train in whatever process this is."""
-    try:
-        return config, train(config, lambda progress: _pass_on(config, progress, report))
-    except Exception as error:
-        return config, _failure(error)
-
-
-def _pass_on(config: RunConfig, progress: Progress, report: _Report) -> None:
-    done = progress.step / progress.total_steps if progress.total_steps else 1.0
-    report(config.run_id, done, progress.test_error)
-
-
-def _failure(error: Exception) -> _Failure:
-    trace = "".join(traceback.format_exception(error))
-    return _Failure(f"{type(error).__name__}: {error}", trace)
-
-
-# --- On an accelerator ---------------------------------------------------------------------------
-
-
-def _usable(device: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"device must be one that PyTorch has here, such as 'cpu', got {device!r}: {reason}"
-        ) from None
-
-
-def _on_accelerator(
-    configs: Sequence[RunConfig], device: torch.device, report: _Report
-) -> Generator[_Outcome, None, None]:
-    """All seeds of a configuration as one program, one such program after the other."""
-    groups: dict[str, list[RunConfig]] = {}
-    for config in configs:
-        groups.setdefault(replace(config, seed=0).run_id, []).append(config)
-    for group in groups.values():
-        try:
-            records = train_together(
-                group, device, lambda config, progress: _pass_on(config, progress, report)
-            )
-        except Exception as error:
-            yield from ((config, _failure(error)) for config in group)
-        else:
-            yield from zip(group, records, strict=True)
-
-
-# --- On this machine -----------------------------------------------------------------------------
-
-
-def _refuse_shared_process(backend: Any, jobs: int) -> None:
-    threads = getattr(backend, "uses_threads", False)
-    if jobs > 1 and (threads or not backend.supports_return_generator):
-        raise ValueError(
-            f"joblib's {type(backend).__name__} does not give each run a process and hand over its "
-            "record when it ends; use 'loky', the default, or 'dask'"
-        )
-
-
-def _on_this_machine(
-    configs: Sequence[RunConfig], jobs: int, report: _Report
-) -> Generator[_Outcome, None, None]:
-    if jobs == 1:
-        yield from (_run(config, report) for config in configs)
-        return
-    with ExitStack() as stack:
-        with _interrupts_kept_from_children():
-            outcomes = joblib.Parallel(
-                n_jobs=jobs,
-                batch_size=1,
-                return_as="generator_unordered",
-                initializer=_end_with,
-                initargs=(os.getpid(),),
-            )(joblib.delayed(_run)(config, report) for config in configs)
-            stack.callback(_abandon, outcomes)
-        for outcome in outcomes:  # noqa: UP028 (`yield from` would pass an exit on to `outcomes`)
-            yield outcome
-
-
-def _abandon(outcomes: Generator[_Outcome, None, None]) -> None:
-    """Kill the processes of runs that are not done."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # joblib regrets the work that is lost
-        outcomes.close()
-
-
-@contextmanager
-def _interrupts_kept_from_children() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C, which a terminal sends to them as well.
-
-    They are this process's to end. A blocked signal stays blocked in the processes that one
-    starts, from their first instruction on; here it arrives when it is unblocked.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # would unblock the signal if it were started later
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent, which may have been killed without a last word."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-# --- On a cluster --------------------------------------------------------------------------------
-
-
-def _on_cluster(
-    configs: Sequence[RunConfig], backend: Any, report: _Report
-) -> Generator[_Outcome, None, None]:
-    """Each run a task of its own for the workers of a `dask.distributed` scheduler.
-
-    Not through `joblib.Parallel`, which would wait for ever for a task that dask gave up, and
-    which trains in the calling process if the cluster begins with one worker. Dask runs a task
-    again whose worker died, and gives work to workers that come later.
-    """
-    from distributed import as_completed
-
-    client = backend.client
-    client.subscribe_topic(_TOPIC, lambda event: report(*event[1]))
-    running: dict[Any, RunConfig] = {}
-    try:
-        for config in configs:
-            future = client.submit(_run_on_worker, config, pure=False, **backend.submit_kwargs)
-            running[future] = config
-        for future in as_completed(list(running), loop=client.loop):
-            config = running.pop(future)
-            try:
-                outcome = future.result()
-            except CancelledError:  # the scheduler is gone
-                raise
-            except Exception as error:  # its workers died, or could not even import this module
-                outcome = _failure(error)
-            if isinstance(outcome, RunRecord):
-                report(config.run_id, 1.0, outcome.curves["test_error"][-1])
-                _warn_of_other_versions(outcome)
-            yield config, outcome
-    finally:
-        client.unsubscribe_topic(_TOPIC)
-        client.cancel(list(running))
-
-
-def _run_on_worker(config: RunConfig) -> RunRecord | _Failure:
-    """Train as a task of dask's, unless the worker does not fit, and only while it is wanted."""
-    from distributed import get_worker
-
-    worker = get_worker()
-    key = worker.get_current_task()
-
-    def report(run_id: str, done: float, test_error: float) -> None:
-        if worker.state.tasks[key].state == "cancelled":
-            raise CancelledError("nobody waits for this run any more")
-        worker.log_event(_TOPIC, (run_id, done, test_error))
-
-    try:
-        _refuse_threads({worker.address: worker.state.nthreads})
-    except ValueError as error:
-        return _failure(error)
-    return _run(config, report)[1]
-
-
-def _refuse_threads(workers: Mapping[str, int]) -> None:
-    """Raise if a worker has several threads: runs would share PyTorch's settings and randomness."""
-    for address, threads in workers.items():
-        if threads != 1:
-            raise ValueError(
-                f"the worker {address} has {threads} threads, and runs need a process each: "
-                "start workers with `dask worker --nthreads 1`, as many as there are cores with "
-                "`--nworkers`"
-            )
-
-
-def _warn_of_other_versions(record: RunRecord) -> None:
-    here = {
-        "gmlib": gmlib.__version__,
-        "git_commit": git_state()[0],
-        "torch": torch.__version__,
-    }
-    for name, ours in here.items():
-        theirs = record.provenance[name]
-        if None not in (ours, theirs) and ours != theirs:
-            warnings.warn(
-                f"a worker trains with {name} {theirs}, and here it is {ours}; its records say so",
-                stacklevel=2,
-            )

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ from gmlib.study.runs.provenance import provenance
 from gmlib.study.runs.records import CURVES, RunRecord
 
 __all__ = [
-    "Progress",
     "build_network",
     "evaluation_steps",
     "first_step",
@@ -37,18 +36,9 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: steps done, steps in all, and the last test error (a fraction)."""
-
-    step: int
-    total_steps: int
-    test_error: float
-
-
 def train(
     config: RunConfig,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_evaluation: Callable[[], object] | None = None,
     *,
     dataset: datasets.Dataset | None = None,
 ) -> RunRecord:
@@ -59,7 +49,7 @@ def train(
 
     Args:
         config: What to run.
-        on_progress: Called after every evaluation.
+        on_evaluation: Called after every evaluation; may raise to stop the run.
         dataset: Data in the place of those that the configuration names.
 
     Returns:
@@ -69,15 +59,14 @@ def train(
         DataError: If the data set cannot be had.
         ValueError: If the configuration does not fit the data set.
     """
-    post = None if on_progress is None else lambda _, progress: on_progress(progress)
-    return train_together([config], on_progress=post, dataset=dataset)[0]
+    return train_together([config], on_evaluation=on_evaluation, dataset=dataset)[0]
 
 
 def train_together(
     configs: Sequence[RunConfig],
     device: torch.device | str = "cpu",
-    on_progress: Callable[[RunConfig, Progress], None] | None = None,
     *,
+    on_evaluation: Callable[[], object] | None = None,
     dataset: datasets.Dataset | None = None,
 ) -> list[RunRecord]:
     """Train the seeds of one configuration as one program, on stacked parameters.
@@ -89,7 +78,7 @@ def train_together(
     Args:
         configs: What to run: configurations that differ in nothing but the seed.
         device: Where to run it.
-        on_progress: Called for every run after every evaluation.
+        on_evaluation: Called after every evaluation; may raise to stop the runs.
         dataset: Data in the place of those that the configurations name.
 
     Returns:
@@ -117,7 +106,7 @@ def train_together(
     made = provenance(dataset.checksums, torch.device(device), len(configs))
     start = time.perf_counter()
     with reproducible_arithmetic():
-        results = _train(configs, dataset, torch.device(device), on_progress)
+        results = _train(configs, dataset, torch.device(device), on_evaluation)
     wall_time = (time.perf_counter() - start) / len(configs)
     return [
         RunRecord(
@@ -251,14 +240,13 @@ class _Recorder:
         networks: _Networks,
         dataset: datasets.Dataset,
         device: torch.device,
-        on_progress: Callable[[RunConfig, Progress], None] | None,
+        on_evaluation: Callable[[], object] | None,
     ) -> None:
-        self._configs, self._networks, self._on_progress = configs, networks, on_progress
+        self._configs, self._networks, self._on_evaluation = configs, networks, on_evaluation
         self._x, self._y = dataset.x_test.to(device), dataset.y_test.to(device)
         config = configs[0]
         steps_per_epoch = math.ceil(len(dataset.x_train) / config.batch_size)
         self._due = set(evaluation_steps(config.epochs, steps_per_epoch))
-        self._total_steps = config.epochs * steps_per_epoch
         self._step = 0
         self._losses: list[Tensor] = []  # of the steps since the last evaluation
         self._curves: list[_Curves] = [{name: [] for name in CURVES} for _ in configs]
@@ -297,22 +285,22 @@ class _Recorder:
         if self._losses:
             train_losses = torch.stack(self._losses).double().mean(0).tolist()
             self._losses.clear()
-        measured = zip(errors, test_losses, train_losses, strict=True)
-        for config, curves, values in zip(self._configs, self._curves, measured, strict=True):
+        found = zip(errors, test_losses, train_losses, strict=True)
+        for curves, values in zip(self._curves, found, strict=True):
             for name, value in zip(CURVES, (self._step, *values), strict=True):
                 curves[name].append(value)
-            if self._on_progress is not None:
-                self._on_progress(config, Progress(self._step, self._total_steps, values[0]))
         for run, distances in zip(self._movement, self._networks.movement(), strict=True):
             for name, distance in distances.items():
                 run[name].append(distance)
+        if self._on_evaluation is not None:
+            self._on_evaluation()
 
 
 def _train(
     configs: Sequence[RunConfig],
     dataset: datasets.Dataset,
     device: torch.device,
-    on_progress: Callable[[RunConfig, Progress], None] | None,
+    on_evaluation: Callable[[], object] | None,
 ) -> list[_Result]:
     config = configs[0]  # in all but the seed
     built = [_built(config, dataset) for config in configs]
@@ -320,7 +308,7 @@ def _train(
     optimizer = torch.optim.SGD(_parameter_groups(networks.parameters, config))
     orders = [generator_of(config.seed, "order") for config in configs]
     x, y = dataset.x_train.to(device), dataset.y_train.to(device)
-    recorder = _Recorder(configs, networks, dataset, device, on_progress)
+    recorder = _Recorder(configs, networks, dataset, device, on_evaluation)
     for _ in range(config.epochs):
         # On the CPU: other devices draw other orders from the same seed.
         indices = torch.stack([torch.randperm(len(x), generator=order) for order in orders])
