@@ -16,16 +16,23 @@ computed from other tensors cannot be written to, and is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gmlib.functional import gm_layer
-from gmlib.layer import GaussianMixtureLayer, _check_generator
+from gmlib._scale import (
+    LayerScale,
+    ScaleReport,
+    check_readouts,
+    check_writable,
+    gm_layers,
+    measure_scale,
+    restored_on_error,
+)
+from gmlib._validation import check_positive
+from gmlib.layer import GaussianMixtureLayer
 
 __all__ = [
     "LayerScale",
@@ -34,6 +41,7 @@ __all__ = [
     "baseline_",
     "calibrate_",
     "fan_in_",
+    "fan_in_scale",
     "kumar_",
     "lsuv_",
     "output_std",
@@ -41,67 +49,8 @@ __all__ = [
 ]
 
 
-Layer = TypeVar("Layer", bound=nn.Module)
-
 # Mean square of the mean of a rectified N(z, 1), for z standard normal.
 _MEAN_SQUARE = 1.0 / 3.0 + math.sqrt(3.0) / (2.0 * math.pi)
-
-
-@dataclass(frozen=True)
-class LayerScale:
-    """Output scale of one layer, over all inputs and all output units.
-
-    Attributes:
-        name: Name of the layer within the network, as in `named_modules`.
-        std_before: Standard deviation of the outputs before the rescaling.
-        scale: Factor that `U` and `v` were multiplied by; 1 where nothing was rescaled.
-        std_after: Standard deviation of the outputs after it, measured.
-
-    Examples:
-        >>> LayerScale("hidden", std_before=0.1, scale=5.0, std_after=0.5).scale
-        5.0
-    """
-
-    name: str
-    std_before: float
-    scale: float
-    std_after: float
-
-
-class ScaleReport(Sequence[LayerScale]):
-    """One :class:`LayerScale` a layer, in the order in which data reaches them.
-
-    Prints a table.
-
-    Examples:
-        >>> ScaleReport([LayerScale("0", 0.0306, 16.34, 0.5), LayerScale("1", 0.0452, 11.06, 0.5)])
-        layer  std before       scale   std after
-        0          0.0306       16.34         0.5
-        1          0.0452       11.06         0.5
-    """
-
-    def __init__(self, layers: Iterable[LayerScale]) -> None:
-        self._layers = tuple(layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    @overload
-    def __getitem__(self, index: int) -> LayerScale: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[LayerScale, ...]: ...
-    def __getitem__(self, index: int | slice) -> LayerScale | tuple[LayerScale, ...]:
-        return self._layers[index]
-
-    def __repr__(self) -> str:
-        width = max([len("layer"), *(len(layer.name) for layer in self)])
-        rows = [f"{'layer':<{width}}  {'std before':>10}  {'scale':>10}  {'std after':>10}"]
-        rows += [
-            f"{layer.name:<{width}}  {layer.std_before:>10.4g}  {layer.scale:>10.4g}  "
-            f"{layer.std_after:>10.4g}"
-            for layer in self
-        ]
-        return "\n".join(rows)
 
 
 def baseline_(
@@ -128,10 +77,23 @@ def baseline_(
         >>> layer.sigma[0, 0].item()
         0.10000000149011612
     """
-    _check_positive("gamma", gamma)
-    _check_writable(module)
-    for layer in _gm_layers(module).values():
+    check_positive("gamma", gamma)
+    check_writable(module)
+    for layer in gm_layers(module).values():
         layer.reset_parameters(gamma, generator=generator)
+
+
+def fan_in_scale(in_features: int) -> float:
+    """The scale ``sqrt(2 / d)`` of He et al. (2015), which keeps a ReLU's mean square.
+
+    Args:
+        in_features: Size `d` of a layer's inputs.
+
+    Examples:
+        >>> fan_in_scale(8)
+        0.5
+    """
+    return math.sqrt(2.0 / in_features)
 
 
 def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> None:
@@ -155,9 +117,9 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         >>> round(layer.sigma[0, 0].item(), 4)  # the square root of 2 / 800
         0.05
     """
-    _check_writable(module)
-    for layer in _gm_layers(module).values():
-        layer.reset_parameters(_fan_in_scale(layer), generator=generator)
+    check_writable(module)
+    for layer in gm_layers(module).values():
+        layer.reset_parameters(fan_in_scale(layer.in_features), generator=generator)
 
 
 def calibrate_(
@@ -198,9 +160,9 @@ def calibrate_(
         >>> round(layer(inputs).std().item(), 2)
         1.0
     """
-    _check_positive("target_std", target_std)
-    with _restored_on_error(module):
-        return _measure(module, data, target_std)
+    check_positive("target_std", target_std)
+    with restored_on_error(module):
+        return measure_scale(module, data, target_std)
 
 
 def kumar_(
@@ -232,10 +194,10 @@ def kumar_(
         >>> [round(layer.std_after, 4) for layer in report]
         [0.5, 0.5]
     """
-    _check_positive("target_std", target_std)
-    with _restored_on_error(module, generator):
+    check_positive("target_std", target_std)
+    with restored_on_error(module, generator):
         fan_in_(module, generator=generator)
-        return _measure(module, data, target_std)
+        return measure_scale(module, data, target_std)
 
 
 def lsuv_(
@@ -275,12 +237,12 @@ def lsuv_(
         >>> bool(torch.allclose(layer.mu @ layer.mu.T, 2.0 * torch.eye(4), atol=1e-5))
         True
     """
-    with _restored_on_error(module, generator):
+    with restored_on_error(module, generator):
         fan_in_(module, generator=generator)
-        for layer in _gm_layers(module).values():
+        for layer in gm_layers(module).values():
             for rows in (layer.mu, *layer.U.detach()):
                 nn.init.orthogonal_(rows, gain=math.sqrt(2.0), generator=generator)
-        return _measure(module, data, 1.0)
+        return measure_scale(module, data, 1.0)
 
 
 def output_std(gamma: float, in_features: int, num_components: int, squared_norm: float) -> float:
@@ -325,7 +287,7 @@ def output_std(gamma: float, in_features: int, num_components: int, squared_norm
         "squared_norm": squared_norm,
     }
     for name, value in values.items():
-        _check_positive(name, value)
+        check_positive(name, value)
     variance = gamma**2
     bracket = _MEAN_SQUARE * (1.0 + (in_features + 2) * variance) + variance
     return variance * math.sqrt(squared_norm / num_components * bracket)
@@ -368,15 +330,15 @@ def analytic_(
         >>> [layer.std_after for layer in report]
         [0.5, 0.5]
     """
-    _check_positive("squared_norm", squared_norm)
-    _check_positive("target_std", target_std)
-    _check_readouts(module)
+    check_positive("squared_norm", squared_norm)
+    check_positive("target_std", target_std)
+    check_readouts(module)
     fan_in_(module, generator=generator)
     report: list[LayerScale] = []
-    for name, layer in _gm_layers(module).items():
+    for name, layer in gm_layers(module).items():
         if report:
             squared_norm = layer.in_features * target_std**2
-        gamma = _fan_in_scale(layer)
+        gamma = fan_in_scale(layer.in_features)
         predicted = output_std(gamma, layer.in_features, layer.num_components, squared_norm)
         scale = target_std / predicted
         with torch.no_grad():
@@ -411,199 +373,4 @@ def scale_report(
         >>> [layer.name for layer in report]
         ['0', '2']
     """
-    return _measure(module, data, None, layer_type)
-
-
-def _measure(
-    module: nn.Module,
-    data: Tensor | Iterable[Any],
-    target_std: float | None,
-    layer_type: type[nn.Module] = GaussianMixtureLayer,
-) -> ScaleReport:
-    """Pass `data` through `module` once and measure, and with a target rescale, as it goes."""
-    # Data may draw from the global generator too: a DataLoader does.
-    with torch.no_grad(), torch.random.fork_rng():
-        return _measure_joined(module, _joined(data), target_std, layer_type)
-
-
-def _measure_joined(
-    module: nn.Module, inputs: Tensor, target_std: float | None, layer_type: type[nn.Module]
-) -> ScaleReport:
-    layers = _layers(module, layer_type)
-    if target_std is not None:
-        _check_readouts(module)
-    names = {layer: name for name, layer in layers.items()}
-    report: dict[str, LayerScale] = {}
-
-    def hook(
-        layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-    ) -> Tensor | None:
-        name = names[layer]
-        if name in report:
-            return None
-        if output.is_meta:
-            raise ValueError(
-                f"the outputs of layer {name!r} are on the meta device, where there are no numbers"
-            )
-        before = after = _std(output)
-        scale = 1.0
-        if target_std is not None:
-            assert isinstance(layer, GaussianMixtureLayer)
-            if not (math.isfinite(before) and before > _resolution(layer, output)):
-                raise ValueError(
-                    f"the outputs of GM layer {name!r} have standard deviation {before:g} over "
-                    f"{len(inputs)} inputs; a positive, finite one above rounding error is needed"
-                )
-            scale = target_std / before
-            layer.U.mul_(scale)
-            layer.v.mul_(scale)
-            output = layer.forward(*args, **kwargs)
-            after = _std(output)
-            if not math.isclose(after, target_std, rel_tol=1e-2):
-                raise ValueError(
-                    f"the outputs of GM layer {name!r} have standard deviation {after:g} after the "
-                    f"rescaling by {scale:g}, not {target_std:g}: out of range for {output.dtype}, "
-                    "or the layer's outputs are not linear in U and v"
-                )
-        report[name] = LayerScale(name, before, scale, after)
-        return output
-
-    handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers.values()]
-    try:
-        with _evaluation_mode(module):
-            module(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    missed = [name for name in layers if name not in report]
-    if missed:
-        raise ValueError(f"the data never reached the layers {', '.join(map(repr, missed))}")
-    return ScaleReport(report.values())
-
-
-def _layers(module: nn.Module, layer_type: type[Layer]) -> dict[str, Layer]:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    if not isinstance(layer_type, type):
-        raise TypeError(f"layer_type must be a class of modules, got {layer_type!r}")
-    layers = {
-        name: layer for name, layer in module.named_modules() if isinstance(layer, layer_type)
-    }
-    if not layers:
-        raise ValueError(f"{type(module).__name__} holds no {layer_type.__name__}")
-    return layers
-
-
-def _gm_layers(module: nn.Module) -> dict[str, GaussianMixtureLayer]:
-    return _layers(module, GaussianMixtureLayer)
-
-
-def _check_writable(
-    module: nn.Module, parameters: Iterable[str] = ("mu", "sigma", "U", "v")
-) -> None:
-    """Raise if one is computed: what is written to it would be lost at the next look."""
-    for name, layer in _gm_layers(module).items():
-        for parameter in parameters:
-            if parameter not in layer._parameters and parameter not in layer._buffers:
-                raise ValueError(
-                    f"{parameter} of GM layer {name!r} is computed from other tensors and cannot "
-                    "be written to: initialize first, parametrize or prune afterwards"
-                )
-
-
-def _check_readouts(module: nn.Module) -> None:
-    """Raise unless every GM layer has a readout of its own, which can be rescaled."""
-    _check_writable(module, ("U", "v"))
-    readouts = {tensor for layer in _gm_layers(module).values() for tensor in (layer.U, layer.v)}
-    holders: dict[Tensor, str] = {}
-    for prefix, child in module.named_modules():  # each once, under however many names
-        for name, tensor in child.named_parameters(prefix, recurse=False, remove_duplicate=False):
-            first = holders.setdefault(tensor, name)
-            if first != name and tensor in readouts:
-                raise ValueError(
-                    f"{first!r} and {name!r} are one tensor: no scale of it is right for both"
-                )
-
-
-def _joined(data: Tensor | Iterable[Any]) -> Tensor:
-    """The inputs of `data` as one batch."""
-    if isinstance(data, Tensor):
-        batches = [data]
-    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
-        batches = [batch[0] if isinstance(batch, (tuple, list)) else batch for batch in data]
-    else:
-        raise TypeError(
-            f"data must be a tensor or an iterable of batches, got {type(data).__name__}"
-        )
-    for batch in batches:
-        if not isinstance(batch, Tensor):
-            raise TypeError(f"each batch of data must be a tensor, got {type(batch).__name__}")
-        if batch.ndim == 0:
-            raise ValueError("each batch of data needs a batch dimension, got a scalar")
-        if batch.shape[1:] != batches[0].shape[1:]:
-            raise ValueError(
-                "batches of data must agree in all but the first dimension, got shapes "
-                f"{tuple(batches[0].shape)} and {tuple(batch.shape)}; one batch of inputs and "
-                "labels goes in as [(inputs, labels)]"
-            )
-    joined = torch.cat(batches) if batches else torch.empty(0)
-    if joined.numel() == 0:
-        raise ValueError(f"data is empty: {len(batches)} batches with no inputs in them")
-    return joined
-
-
-def _fan_in_scale(layer: GaussianMixtureLayer) -> float:
-    return math.sqrt(2.0 / layer.in_features)
-
-
-def _std(output: Tensor) -> float:
-    return output.double().std(correction=0).item()
-
-
-def _resolution(layer: GaussianMixtureLayer, output: Tensor) -> float:
-    """What outputs that should be equal, or zero, may differ by."""
-    # Zero but for the floor on the variance.
-    at_zero = gm_layer(torch.zeros_like(layer.mu[0]), layer.mu, layer.sigma, layer.U, layer.v)
-    rounding = torch.finfo(output.dtype).eps * output.abs().max()
-    return 64.0 * (rounding + at_zero.abs().max()).item()
-
-
-def _check_positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value > 0.0):
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
-
-
-@contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    training = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in training.items():
-            child.training = mode
-
-
-@contextmanager
-def _restored_on_error(
-    module: nn.Module, generator: torch.Generator | None = None
-) -> Iterator[None]:
-    """Put the GM layers' parameters and the random state back if the body raises."""
-    _check_generator(generator)
-    source = torch.default_generator if generator is None else generator
-    state = source.get_state()
-    saved = [
-        (parameter, parameter.detach().clone())
-        for layer in _gm_layers(module).values()
-        for parameter in layer.parameters()
-    ]
-    try:
-        yield
-    except BaseException:
-        source.set_state(state)
-        with torch.no_grad():
-            for parameter, value in saved:
-                parameter.copy_(value)
-        raise
+    return measure_scale(module, data, None, layer_type)

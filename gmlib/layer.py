@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from gmlib._validation import check_generator
 from gmlib.functional import gm_layer
 
 __all__ = ["GaussianMixtureLayer"]
@@ -98,7 +99,7 @@ class GaussianMixtureLayer(nn.Module):
 
         `sigma` is set to `scale`.
         """
-        _check_generator(generator)
+        check_generator(generator)
         for tensor in (self.mu, self.U, self.v):
             tensor.normal_(0.0, scale, generator=generator)
         self.sigma.fill_(scale)
@@ -112,11 +113,4 @@ class GaussianMixtureLayer(nn.Module):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"num_components={self.num_components}"
-        )
-
-
-def _check_generator(generator: object) -> None:
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(
-            f"generator must be a torch.Generator or None, got {type(generator).__name__}"
         )
