@@ -1,6 +1,9 @@
 """A pickle can run code when it is read: none is, but by the unpickler that admits arrays only."""
 
+from __future__ import annotations
+
 import ast
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -8,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
-RUNS_CODE = {
+RUNS_CODE: dict[str, Callable[[Mapping[str | None, object]], bool]] = {
     "eval": lambda given: True,
     "exec": lambda given: True,
     "joblib.load": lambda given: True,
@@ -20,9 +23,9 @@ RUNS_CODE = {
 }
 
 
-def pickles(source):
+def pickles(source: str) -> list[str]:
     """What of a program's text reads pickles or could."""
-    found = []
+    found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [name.name for name in node.names if name.name.split(".")[0] in MODULES]
@@ -43,7 +46,8 @@ def pickles(source):
     return found
 
 
-def programs():
+def programs() -> Iterator[tuple[str, str]]:
+    """Path and text of every program that users run."""
     for folder in ("gmlib", "benchmarks", "book", "notebooks"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield str(path.relative_to(ROOT)), path.read_text()
@@ -53,7 +57,7 @@ def programs():
         yield str(path.relative_to(ROOT)), "\n".join(code)
 
 
-def test_only_one_place_reads_pickles():
+def test_only_one_place_reads_pickles() -> None:
     found = {path: reads for path, source in programs() if (reads := pickles(source))}
     assert found == {"gmlib/study/datasets/formats.py": ["pickle"]}
 
@@ -73,11 +77,11 @@ def test_only_one_place_reads_pickles():
         ("eval('1')", ["eval"]),
     ],
 )
-def test_what_counts(source, reads):
+def test_what_counts(source: str, reads: list[str]) -> None:
     assert pickles(source) == reads
 
 
-def test_the_one_place_reads_by_its_own_unpickler_alone():
+def test_the_one_place_reads_by_its_own_unpickler_alone() -> None:
     tree = ast.parse((ROOT / "gmlib/study/datasets/formats.py").read_text())
     used = {
         node.attr

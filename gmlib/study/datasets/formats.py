@@ -15,6 +15,11 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "IDX_FILES",
+    "TEST_IMAGES",
+    "TEST_LABELS",
+    "TRAIN_IMAGES",
+    "TRAIN_LABELS",
     "Array",
     "ArrayUnpickler",
     "decode_cifar",
@@ -29,6 +34,7 @@ TRAIN_LABELS = "train-labels-idx1-ubyte"
 TEST_IMAGES = "t10k-images-idx3-ubyte"
 TEST_LABELS = "t10k-labels-idx1-ubyte"
 IDX_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+
 # --- The IDX format ------------------------------------------------------------------------------
 
 
@@ -38,10 +44,14 @@ def encode_idx(array: Tensor) -> bytes:
     Two zero bytes, one for the type (8: unsigned byte), one for the number of dimensions, then
     each dimension as a big-endian 32-bit integer, then the elements in C order.
 
-    Raises
-    ------
-    ValueError
-        If `array` is not uint8.
+    Args:
+        array: Of any shape, uint8.
+
+    Returns:
+        The contents of the file.
+
+    Raises:
+        ValueError: If `array` is not uint8.
     """
     if array.dtype != torch.uint8:
         raise ValueError(f"IDX files hold uint8 here, got {array.dtype}")
@@ -50,12 +60,16 @@ def encode_idx(array: Tensor) -> bytes:
 
 
 def decode_idx(payload: bytes) -> Tensor:
-    """Read what `encode_idx` writes: a uint8 tensor with as many dimensions as the header says.
+    """Read what `encode_idx` writes.
 
-    Raises
-    ------
-    ValueError
-        If the header is not that of unsigned bytes, or the length not what it promises.
+    Args:
+        payload: The contents of the file.
+
+    Returns:
+        A uint8 tensor with as many dimensions as the header says.
+
+    Raises:
+        ValueError: If the header is not that of unsigned bytes, or the length not what it promises.
     """
     if len(payload) < 4 or payload[:3] != b"\0\0\x08":
         raise ValueError(f"no IDX header of unsigned bytes: {payload[:4].hex()!r}")
@@ -76,6 +90,9 @@ def decode_mnist(files: Mapping[str, bytes]) -> tuple[Tensor, Tensor, Tensor, Te
     return x_train, y_train, x_test, y_test
 
 
+# --- Pickles -------------------------------------------------------------------------------------
+
+
 def _empty_array(*_: object) -> Array:
     return np.empty(0)
 
@@ -93,6 +110,8 @@ class ArrayUnpickler(pickle.Unpickler):
     NumPy's own constructors would go too far: an array of objects takes bytes for pointers. Of
     `ndarray` a pickle needs no more than the name.
     """
+
+    # MD5 alone pins CIFAR-10's pickles, and whoever makes files can make two that share an MD5.
 
     _ADMITTED: ClassVar[Mapping[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _empty_array,

