@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gmlib._validation import check_generator
-from gmlib.functional import gm_layer
-from gmlib.layer import GaussianMixtureLayer
+from gmlib.layer import MixtureLayer
 
 __all__ = [
     "Layer",
@@ -90,7 +89,7 @@ def measure_scale(
     module: nn.Module,
     data: Tensor | Iterable[Any],
     target_std: float | None,
-    layer_type: type[nn.Module] = GaussianMixtureLayer,
+    layer_type: type[nn.Module] = MixtureLayer,
 ) -> ScaleReport:
     """Pass `data` through `module` once and measure, and with a target rescale, as it goes."""
     # Data may draw from the global generator too: a DataLoader does.
@@ -120,22 +119,23 @@ def _measure_joined(
         before = after = _std(output)
         scale = 1.0
         if target_std is not None:
-            assert isinstance(layer, GaussianMixtureLayer)
+            assert isinstance(layer, MixtureLayer)
             if not (math.isfinite(before) and before > _resolution(layer, output)):
                 raise ValueError(
                     f"the outputs of GM layer {name!r} have standard deviation {before:g} over "
                     f"{len(inputs)} inputs; a positive, finite one above rounding error is needed"
                 )
             scale = target_std / before
-            layer.U.mul_(scale)
-            layer.v.mul_(scale)
+            for tensor in layer.readout:
+                tensor.mul_(scale)
             output = layer.forward(*args, **kwargs)
             after = _std(output)
             if not math.isclose(after, target_std, rel_tol=1e-2):
                 raise ValueError(
                     f"the outputs of GM layer {name!r} have standard deviation {after:g} after the "
                     f"rescaling by {scale:g}, not {target_std:g}: out of range for {output.dtype}, "
-                    "or the layer's outputs are not linear in U and v"
+                    "or the layer's outputs are not linear in "
+                    f"{' and '.join(layer.readout_names)}"
                 )
         report[name] = LayerScale(name, before, scale, after)
         return output
@@ -162,20 +162,25 @@ def _layers(module: nn.Module, layer_type: type[Layer]) -> dict[str, Layer]:
         name: layer for name, layer in module.named_modules() if isinstance(layer, layer_type)
     }
     if not layers:
-        raise ValueError(f"{type(module).__name__} holds no {layer_type.__name__}")
+        wanted = "GM layer" if layer_type is MixtureLayer else layer_type.__name__
+        raise ValueError(f"{type(module).__name__} holds no {wanted}")
     return layers
 
 
-def gm_layers(module: nn.Module) -> dict[str, GaussianMixtureLayer]:
-    return _layers(module, GaussianMixtureLayer)
+def gm_layers(module: nn.Module) -> dict[str, MixtureLayer]:
+    """The GM layers of a network, in either coordinates, by name.
+
+    Raises:
+        ValueError: If there is none.
+        TypeError: If it is no network.
+    """
+    return _layers(module, MixtureLayer)
 
 
-def check_writable(
-    module: nn.Module, parameters: Iterable[str] = ("mu", "sigma", "U", "v")
-) -> None:
-    """Raise if one is computed: what is written to it would be lost at the next look."""
+def check_writable(module: nn.Module, *, readouts_alone: bool = False) -> None:
+    """Raise if a parameter is computed: what is written to it would be lost at the next look."""
     for name, layer in gm_layers(module).items():
-        for parameter in parameters:
+        for parameter in (*(() if readouts_alone else ("mu", "sigma")), *layer.readout_names):
             if parameter not in layer._parameters and parameter not in layer._buffers:
                 raise ValueError(
                     f"{parameter} of GM layer {name!r} is computed from other tensors and cannot "
@@ -185,8 +190,8 @@ def check_writable(
 
 def check_readouts(module: nn.Module) -> None:
     """Raise unless every GM layer has a readout of its own, which can be rescaled."""
-    check_writable(module, ("U", "v"))
-    readouts = {tensor for layer in gm_layers(module).values() for tensor in (layer.U, layer.v)}
+    check_writable(module, readouts_alone=True)
+    readouts = {tensor for layer in gm_layers(module).values() for tensor in layer.readout}
     holders: dict[Tensor, str] = {}
     for prefix, child in module.named_modules():  # each once, under however many names
         for name, tensor in child.named_parameters(prefix, recurse=False, remove_duplicate=False):
@@ -228,12 +233,11 @@ def _std(output: Tensor) -> float:
     return output.double().std(correction=0).item()
 
 
-def _resolution(layer: GaussianMixtureLayer, output: Tensor) -> float:
+def _resolution(layer: MixtureLayer, output: Tensor) -> float:
     """What outputs that should be equal, or zero, may differ by."""
-    # Zero but for the floor on the variance.
-    at_zero = gm_layer(torch.zeros_like(layer.mu[0]), layer.mu, layer.sigma, layer.U, layer.v)
+    at_zero = layer.forward(torch.zeros_like(layer.mu[0]))  # but for the floor on the variance
     rounding = torch.finfo(output.dtype).eps * output.abs().max()
-    return 64.0 * (rounding + at_zero.abs().max()).item()
+    return 64.0 * float(rounding + at_zero.abs().max())
 
 
 @contextmanager

@@ -13,28 +13,43 @@ where :math:`F = \mathbb E[\mathrm{relu}(s)] = m\Phi(m/t) + t\varphi(m/t)` and
 :math:`\mathbb E[(\beta-\mu)\,\mathrm{relu}(s)] = \mathrm{Cov}(\beta, s)\,\mathbb P(s>0)`.
 The layer is due to Chewi, Rigollet and Yan, "Gaussian mixture layers for neural networks",
 arXiv:2508.04883 (2025).
+
+Its readout has two sets of coordinates. *Affine* ones are those above, :math:`(U, v)`. But `h`
+depends on them only through
+
+.. math::
+    A_k = \tfrac1K\,U_k\,\mathrm{diag}(\sigma_k^2),\qquad w_k = \tfrac1K(U_k\mu_k + v_k),
+    \qquad h(x) = \sum_{k=1}^K \big[w_k F_k + (A_k x)\,G_k\big],
+
+the *folded* ones. With :math:`\omega = U\beta + v`, the readout of a neuron, :math:`Kw_k` is the
+mean of :math:`\omega` in a cloud, and :math:`KA_k` the covariance of :math:`\omega` and
+:math:`\beta`: the moments of their joint Gaussian, of which :math:`U_k` and :math:`v_k` are the
+coefficients of regression. The functions are the same; what gradient descent does to them is not.
+:func:`fold` and :func:`unfold` go from one to the other.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from gmlib._moments import moment_gradients, moments, relu_moments
+from gmlib._affine import DualGMLayer, GMLayer, autocasts, mean_readout
+from gmlib._moments import relu_moments
 from gmlib._validation import check_alike, check_dtype, check_tensors
 
-__all__ = ["gm_layer", "gm_layer_monte_carlo", "relu_moments"]
+__all__ = [
+    "fold",
+    "gm_layer",
+    "gm_layer_folded",
+    "gm_layer_monte_carlo",
+    "relu_moments",
+    "unfold",
+]
 
 # Entries of the largest intermediate result, Y: a large batch goes through in blocks of so many.
 _BLOCK = 2**20
-# Entries of a component's readout up to which all components fit a core's cache at once.
-_SMALL = 2**14
 
 
 def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tensor:
@@ -85,18 +100,142 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         torch.Size([5, 4])
     """
     check_tensors({"x": x, "mu": mu, "sigma": sigma, "U": U, "v": v})
-    if _autocasts(x):
+    if autocasts(x):
         with torch.autocast(x.device.type, enabled=False):
             return gm_layer(*map(_at_least_float32, (x, mu, sigma, U, v)))
-    _check_layer(x, mu, sigma, U, v)
+    _check_layer(x, {"mu": mu, "sigma": sigma, "U": U, "v": v})
     if torch.compiler.is_compiling():  # it would fix the number of blocks
-        out = _GMLayer.apply(x.reshape(-1, x.shape[-1]), mu, sigma, U, v)[0]
+        out = GMLayer.apply(x.reshape(-1, x.shape[-1]), mu, sigma, U, v)[0]
     elif x.ndim == 2 and len(x) * v.numel() <= _BLOCK:  # as below, at less expense
-        return _DualGMLayer.apply(x, mu, sigma, U, v)[0]  # type: ignore[no-any-return]
+        return DualGMLayer.apply(x, mu, sigma, U, v)[0]  # type: ignore[no-any-return]
     else:
         blocks = x.reshape(-1, x.shape[-1]).split(max(1, _BLOCK // v.numel()))
-        out = torch.cat([_DualGMLayer.apply(block, mu, sigma, U, v)[0] for block in blocks])
+        out = torch.cat([DualGMLayer.apply(block, mu, sigma, U, v)[0] for block in blocks])
     return out.view(*x.shape[:-1], U.shape[1])  # type: ignore[no-any-return]
+
+
+def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> Tensor:
+    r"""Closed-form forward pass of a Gaussian mixture layer in folded coordinates.
+
+    Args:
+        x: Inputs, shape ``(..., d)``; the leading shape may be empty or hold zeros.
+        mu: Component means, shape ``(K, d)``.
+        sigma: Component standard deviations per coordinate, shape ``(K, d)``. Only
+            :math:`\sigma^2` enters, so that the sign is immaterial.
+        A: Covariances of readout and direction, over `K`, shape ``(K, C, d)``.
+        w: Mean readouts, over `K`, shape ``(K, C)``.
+
+    Returns:
+        Outputs :math:`\sum_k [w_k F_k + (A_k x) G_k]`, shape ``(..., C)``: those of
+        :func:`gm_layer` at the `U` and `v` of which :func:`fold` makes these `A` and `w`.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+        TypeError: If the dtypes differ or are neither float32 nor float64.
+
+    Notes:
+        A batch of `B` inputs takes ``B K C d`` multiplications forward, for :math:`Ax`, as many
+        backward, for the gradient in `A`, and as many more only if `x` needs a gradient; up to
+        terms of lower order. `A` is read once in forward, and in backward only for the gradient in
+        `x`; its gradient is written once. There is no other pass over ``K C d`` numbers. Kept for
+        the backward are ``K (B C + O(B))`` numbers beside the inputs. A batch goes through in
+        blocks of some :math:`10^6/(KC)` inputs, so that evaluation needs little memory however
+        many there are.
+
+        Everything but :func:`relu_moments` is left to autograd: differentiable any number of
+        times, and in forward mode under the conditions of :func:`gm_layer`, as are transforms,
+        compilation, export and autocast.
+
+    Examples:
+        >>> x, mu, sigma = torch.ones(5, 3), torch.ones(2, 3), torch.ones(2, 3)
+        >>> gm_layer_folded(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
+        torch.Size([5, 4])
+    """
+    check_tensors({"x": x, "mu": mu, "sigma": sigma, "A": A, "w": w})
+    if autocasts(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return gm_layer_folded(*map(_at_least_float32, (x, mu, sigma, A, w)))
+    _check_layer(x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
+    rows = x.reshape(-1, x.shape[-1])
+    if torch.compiler.is_compiling() or len(rows) * w.numel() <= _BLOCK:  # compiled, it would fix
+        out = _folded(rows, mu, sigma, A, w)  # the number of blocks
+    else:
+        blocks = rows.split(max(1, _BLOCK // w.numel()))
+        out = torch.cat([_folded(block, mu, sigma, A, w) for block in blocks])
+    return out.view(*x.shape[:-1], A.shape[1])
+
+
+def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Folded coordinates of a readout: :math:`A = U\sigma^2/K` and :math:`w = (U\mu + v)/K`.
+
+    By Stein's lemma, :math:`\mathrm{Cov}(U\beta + v, \beta) = U\,\mathrm{diag}(\sigma^2)`.
+
+    Args:
+        mu: Component means, shape ``(K, d)``.
+        sigma: Component standard deviations, shape ``(K, d)``.
+        U: Readout weights, shape ``(K, C, d)``.
+        v: Readout offsets, shape ``(K, C)``.
+
+    Returns:
+        ``(A, w)``, of the shapes of `U` and `v`; differentiable.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+        TypeError: If the dtypes differ or are neither float32 nor float64.
+
+    Examples:
+        >>> mu, sigma = torch.ones(2, 3), torch.full((2, 3), 2.0)
+        >>> A, w = fold(mu, sigma, torch.ones(2, 4, 3), torch.ones(2, 4))
+        >>> A[0, 0, 0].item(), w[0, 0].item()  # 1 * 4 / 2 and (3 * 1 + 1) / 2
+        (2.0, 2.0)
+    """
+    _check_readout({"mu": mu, "sigma": sigma, "U": U, "v": v})
+    K = len(U)
+    return U * (sigma.square() / K).unsqueeze(1), (mean_readout(U, mu) + v) / K
+
+
+def unfold(mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Affine coordinates of a readout: :math:`U = KA/\sigma^2` and :math:`v = Kw - U\mu`.
+
+    The inverse of :func:`fold`. Where a `sigma` is zero, the neurons do not vary in that
+    coordinate; their readouts then cannot vary with it either, so `A` has to be zero there, and `U`
+    is set to zero.
+
+    Args:
+        mu: Component means, shape ``(K, d)``.
+        sigma: Component standard deviations, shape ``(K, d)``.
+        A: Covariances of readout and direction, over `K`, shape ``(K, C, d)``.
+        w: Mean readouts, over `K`, shape ``(K, C)``.
+
+    Returns:
+        ``(U, v)``, of the shapes of `A` and `w`; differentiable.
+
+    Raises:
+        ValueError: If the shapes do not fit together, or `A` is not zero where `sigma` is.
+        TypeError: If the dtypes differ or are neither float32 nor float64.
+
+    Notes:
+        `U` has the relative accuracy of `A`. `v` is a difference of numbers that may be
+        large where a `sigma` is small: its error is up to ``d`` roundings of the largest
+        :math:`|U_{ci}\mu_i|`. The layer's outputs do not suffer from it, since `U` and `v` enter
+        them as :math:`U\mu + v`.
+
+    Examples:
+        >>> mu, sigma = torch.ones(2, 3), torch.full((2, 3), 2.0)
+        >>> U, v = unfold(mu, sigma, *fold(mu, sigma, torch.ones(2, 4, 3), torch.ones(2, 4)))
+        >>> U[0, 0, 0].item(), v[0, 0].item()
+        (1.0, 1.0)
+    """
+    _check_readout({"mu": mu, "sigma": sigma, "A": A, "w": w})
+    K, variance = len(A), sigma.square().unsqueeze(1)
+    still = variance == 0.0
+    if not A.is_meta and bool((still & (A != 0.0)).any()):
+        k, _, i = (still & (A != 0.0)).nonzero()[0].tolist()
+        raise ValueError(
+            f"sigma[{k}, {i}] is zero (or its square is) and A[{k}, :, {i}] is not: no U has this A"
+        )
+    U = K * A / torch.where(still, 1.0, variance)
+    return U, K * w - mean_readout(U, mu)
 
 
 def gm_layer_monte_carlo(
@@ -116,7 +255,11 @@ def gm_layer_monte_carlo(
     ReLU network of ``K * num_samples`` neurons whose infinite-width limit is the GM layer.
 
     Args:
-        x, mu, sigma, U, v: As in :func:`gm_layer`.
+        x: Inputs, shape ``(..., d)``.
+        mu: Component means, shape ``(K, d)``.
+        sigma: Component standard deviations, shape ``(K, d)``.
+        U: Readout weights, shape ``(K, C, d)``.
+        v: Readout offsets, shape ``(K, C)``.
         num_samples: Neurons drawn per component, at least 1.
         generator: Source of randomness; the global one by default.
 
@@ -136,7 +279,7 @@ def gm_layer_monte_carlo(
         True
     """
     check_tensors({"x": x, "mu": mu, "sigma": sigma, "U": U, "v": v})
-    _check_layer(x, mu, sigma, U, v)
+    _check_layer(x, {"mu": mu, "sigma": sigma, "U": U, "v": v})
     if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
         raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples!r}")
     noise = torch.randn(
@@ -148,198 +291,42 @@ def gm_layer_monte_carlo(
     return torch.einsum("...sk,skc->...c", activation, readout) / (num_samples * mu.shape[0])
 
 
-class _GMLayer(torch.autograd.Function):
-    """`gm_layer` on a matrix of inputs, with hand-derived gradients.
-
-    The outputs beyond the first are the intermediate results that the backward reads. They are
-    constants to autograd, so a backward that is itself differentiated computes them anew from
-    the inputs: one formula serves every order of differentiation.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        parts = _parts(x, mu, sigma, U, v)
-        return _mixed(*parts[-4:]), *parts
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, *output[1:])
-        ctx.save_for_forward(*inputs, *output[1:])  # vmap wants the same in both
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad = grads[0]
-        if grad is None:
-            return (None,) * 5
-        saved = ctx.saved_tensors  # once: checkpointing computes them at the first look
-        inputs, parts = saved[:5], saved[5:]
-        # A compiled backward would meet the autocasting that the forward had turned off.
-        with (
-            torch.autocast(grad.device.type, enabled=False)
-            if (torch.compiler.is_compiling() or _autocasts(grad))
-            else nullcontext()
-        ):
-            return _gradients(grad, inputs, parts, ctx.needs_input_grad)
-
-
-class _DualGMLayer(_GMLayer):
-    """With forward mode, which `torch.compile` refuses to trace."""
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors[:5]
-        tangent = _tangent(
-            inputs,
-            [
-                torch.zeros_like(x) if dx is None else dx
-                for x, dx in zip(inputs, tangents, strict=True)
-            ],
-        )
-        return tangent, *([None] * 7)
-
-
-# PyTorch binds the arguments by signature at every call, and takes longer to find it out.
-_GMLayer.forward.__signature__ = inspect.signature(_GMLayer.forward)  # type: ignore[attr-defined]
-
-
-def _parts(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """By component: z, 1 / t, phi; F, G (all K, B), Y = U (sigma^2 x) (K, C, B) and w (K, C).
-
-    `_mixed` makes the outputs of the last four.
-    Components come first and inputs last: so no large product has its long operand transposed.
-    """
-    variance = sigma.square()
-    # The floor goes in before the root and the division: masked afterwards, 0 / 0 would still
-    # reach the gradients.
-    t = (variance @ x.square().T).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
-    return *moments(mu @ x.T, t), _Y(U, variance, x), _w(U, mu) + v
-
-
-def _Y(U: Tensor, variance: Tensor, x: Tensor) -> Tensor:
-    """U (variance x), (K, C, B)."""
-    # Scale whichever is smaller; a compiler would take the batch of today for that of ever.
-    if not torch.compiler.is_compiling() and len(x) < U.shape[1]:
-        return torch.bmm(U, (variance.unsqueeze(1) * x).transpose(1, 2))
-    return (_scaled_readout(U, variance) @ x.T).view(*U.shape[:2], x.shape[0])
-
-
-def _w(U: Tensor, mu: Tensor) -> Tensor:
-    """U mu, (K, C), as a row times a matrix: a matrix times a column takes ten times as long."""
-    return torch.bmm(mu.unsqueeze(1), U.transpose(1, 2)).squeeze(1)
-
-
-def _mixed(F: Tensor, G: Tensor, Y: Tensor, w: Tensor) -> Tensor:
-    """The layer's output: the mean of ``w F + Y G`` over the components, (B, C)."""
-    scale = 1.0 / len(F)
-    return torch.addmm((Y * G.unsqueeze(1)).sum(0).T, F.T, w, beta=scale, alpha=scale)
-
-
-def _gradients(
-    grad: Tensor, inputs: Sequence[Tensor], parts: Sequence[Tensor], needs: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    r"""Gradients of the layer in ``(x, mu, sigma, U, v)``, those that `needs` asks for.
-
-    With ``g`` the gradient in the output, ``A = G g`` and ``P = A x`` (one product):
-
-    - ``dU = sigma^2 P + (F g) mu``, ``dv = F g``;
-    - ``dsigma = sigma (2 sum_c U P + (dt / t) x^2)``;
-    - ``dmu = U^T (F g) + dm x``;
-    - ``dx = (U sigma^2)^T A + dm mu + x ((dt / t) sigma^2)``,
-
-    where ``dm`` and ``dt`` follow from ``dF = w g`` and ``dG = Y g`` by `relu_moments`' rules.
-    """
-    x, mu, sigma, U, _ = inputs
-    if torch.is_grad_enabled() or _have_tangents(inputs):
-        parts = _parts(*inputs)
-    z, inv_t, phi, F, G, Y, w = parts
-    K, C, d = U.shape
-    needs_x, needs_mu, needs_sigma, needs_U, needs_v = needs
-    dx = dmu = dsigma = dU = None
-    variance = sigma.square()
-    g = grad.T.contiguous() / K  # (C, B)
-    A = (G.unsqueeze(1) * g).view(K * C, -1)
-    gF = F @ g.T
-    if needs_sigma or needs_U:
-        P = (A @ x).view(K, C, d)
-
-    if needs_x or needs_mu or needs_sigma:
-        dm, dt = moment_gradients(w @ g, (Y * g).sum(1), z, inv_t, phi, G)
-        dt_t = dt * inv_t
-        if needs_mu:
-            dmu = torch.addmm(torch.bmm(gF.unsqueeze(1), U).squeeze(1), dm, x)
-        if needs_sigma:
-            dsigma = sigma * torch.addmm(_column_sums(U, P), dt_t, x.square(), beta=2.0)
-        if needs_x:
-            dx = torch.addmm(A.T @ _scaled_readout(U, variance), dm.T, mu)
-            dx = torch.addcmul(dx, x, dt_t.T @ variance)
-    if needs_U:
-        scale, row, column = variance.unsqueeze(1), gF.unsqueeze(-1), mu.unsqueeze(1)
-        # Fresh memory can cost more than the product. But what is in place can't be differentiated
-        # again, and under vmap would go through one item at a time.
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-            dU = torch.addcmul(P * scale, row, column)
-        else:
-            dU = P.mul_(scale).addcmul_(row, column)
-    return dx, dmu, dsigma, dU, gF if needs_v else None
-
-
-def _tangent(inputs: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
-    """Tangent of the output: the derivative of `_mixed` by the product rule."""
-    x, mu, sigma, U, _ = inputs
-    dx, dmu, dsigma, dU, dv = tangents
-    z, inv_t, phi, F, G, Y, w = _parts(*inputs)
-    variance, half = sigma.square(), sigma * dsigma
-    dm = dmu @ x.T + mu @ dx.T
-    dt = (half @ x.square().T + variance @ (x * dx).T) * inv_t
-    dF, dG = G * dm + phi * dt, phi * inv_t * (dm - z * dt)
-    dY = _Y(dU, variance, x) + _Y(U, 2.0 * half, x) + _Y(U, variance, dx)
-    dw = _w(dU, mu) + _w(U, dmu) + dv
-    return _mixed(dF, G, dY, w) + _mixed(F, dG, Y, dw)
-
-
-def _have_tangents(tensors: Sequence[Tensor]) -> bool:
-    """Whether forward mode is differentiating any of them."""
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
-
-
-def _column_sums(U: Tensor, P: Tensor) -> Tensor:
-    """``sum_c U P`` by component, (K, d)."""
-    if U[0].numel() < _SMALL:
-        return (U * P).sum(1)
-    # Component by component, so that the product stays in the cache.
-    return torch.stack([(u * p).sum(0) for u, p in zip(U.unbind(), P.unbind(), strict=True)])
-
-
-def _scaled_readout(U: Tensor, variance: Tensor) -> Tensor:
-    """U sigma^2 as a matrix, (K C, d)."""
-    return (U * variance.unsqueeze(1)).reshape(-1, U.shape[-1])
-
-
-def _autocasts(x: Tensor) -> bool:
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-
-
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _check_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> None:
-    parameters = {"mu": mu, "sigma": sigma, "U": U, "v": v}
+def _folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> Tensor:
+    """`gm_layer_folded` on a matrix of inputs, (B, C)."""
+    # The floor goes in before the root: masked afterwards, 0 / 0 would still reach the gradients.
+    variance = x.square() @ sigma.square().T
+    F, G = relu_moments(x @ mu.T, variance.clamp_min(torch.finfo(x.dtype).tiny).sqrt())
+    Y = (x @ A.flatten(0, 1).T).unflatten(1, A.shape[:2])  # (B, K, C)
+    return torch.addmm((Y * G.unsqueeze(2)).sum(1), F, w)
+
+
+def _check_layer(x: Tensor, parameters: Mapping[str, Tensor]) -> None:
     check_dtype("x", x)
     check_alike({"x": x, **parameters})
-    if U.ndim != 3 or 0 in U.shape:
-        raise ValueError(f"U must have shape (K, C, d), none of them zero, got {tuple(U.shape)}")
-    K, C, d = U.shape
-    for name, shape in {"mu": (K, d), "sigma": (K, d), "v": (K, C)}.items():
-        if parameters[name].shape != shape:
-            raise ValueError(
-                f"{name} must have shape {shape} to fit U of shape {(K, C, d)}, "
-                f"got {tuple(parameters[name].shape)}"
-            )
+    _check_readout(parameters)
+    d = parameters["mu"].shape[1]
     if x.ndim == 0 or x.shape[-1] != d:
         raise ValueError(f"x must have shape (..., {d}), got {tuple(x.shape)}")
+
+
+def _check_readout(parameters: Mapping[str, Tensor]) -> None:
+    """Raise unless they fit together: mu, sigma, and the readout's weights and offsets by name."""
+    check_tensors(parameters)
+    check_dtype("mu", parameters["mu"])
+    check_alike(parameters)
+    _, _, (weights, W), (offsets, _) = parameters.items()
+    if W.ndim != 3 or 0 in W.shape:
+        raise ValueError(
+            f"{weights} must have shape (K, C, d), none of them zero, got {tuple(W.shape)}"
+        )
+    K, C, d = W.shape
+    for name, shape in {"mu": (K, d), "sigma": (K, d), offsets: (K, C)}.items():
+        if parameters[name].shape != shape:
+            raise ValueError(
+                f"{name} must have shape {shape} to fit {weights} of shape {(K, C, d)}, "
+                f"got {tuple(parameters[name].shape)}"
+            )

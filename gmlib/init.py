@@ -32,7 +32,7 @@ from gmlib._scale import (
     restored_on_error,
 )
 from gmlib._validation import check_positive
-from gmlib.layer import GaussianMixtureLayer
+from gmlib.layer import MixtureLayer
 
 __all__ = [
     "LayerScale",
@@ -237,11 +237,15 @@ def lsuv_(
         >>> bool(torch.allclose(layer.mu @ layer.mu.T, 2.0 * torch.eye(4), atol=1e-5))
         True
     """
-    with restored_on_error(module, generator):
-        fan_in_(module, generator=generator)
-        for layer in gm_layers(module).values():
-            for rows in (layer.mu, *layer.U.detach()):
+    check_writable(module)
+    with restored_on_error(module, generator), torch.no_grad():
+        layers = gm_layers(module).values()
+        for layer in layers:
+            layer._draw(fan_in_scale(layer.in_features), generator)
+        for layer in layers:
+            for rows in (layer.mu, *layer.readout[0]):
                 nn.init.orthogonal_(rows, gain=math.sqrt(2.0), generator=generator)
+            layer._adopt()
         return measure_scale(module, data, 1.0)
 
 
@@ -342,8 +346,8 @@ def analytic_(
         predicted = output_std(gamma, layer.in_features, layer.num_components, squared_norm)
         scale = target_std / predicted
         with torch.no_grad():
-            layer.U.mul_(scale)
-            layer.v.mul_(scale)
+            for tensor in layer.readout:
+                tensor.mul_(scale)
         report.append(LayerScale(name, predicted, scale, target_std))
     return ScaleReport(report)
 
@@ -351,7 +355,7 @@ def analytic_(
 def scale_report(
     module: nn.Module,
     data: Tensor | Iterable[Any],
-    layer_type: type[nn.Module] = GaussianMixtureLayer,
+    layer_type: type[nn.Module] = MixtureLayer,
 ) -> ScaleReport:
     """Measure the output scale of every GM layer on `data`, and change nothing.
 

@@ -1,17 +1,109 @@
-"""The Gaussian mixture layer as a module."""
+"""The Gaussian mixture layer as a module, in either set of coordinates of its readout."""
 
 from __future__ import annotations
+
+import copy
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from gmlib._validation import check_generator
-from gmlib.functional import gm_layer
+from gmlib.functional import fold as fold_readout
+from gmlib.functional import gm_layer, gm_layer_folded
+from gmlib.functional import unfold as unfold_readout
 
-__all__ = ["GaussianMixtureLayer"]
+__all__ = ["FoldedGaussianMixtureLayer", "GaussianMixtureLayer", "MixtureLayer", "fold", "unfold"]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
-class GaussianMixtureLayer(nn.Module):
+class MixtureLayer(nn.Module):
+    """What layers in either set of coordinates have in common; see those.
+
+    Attributes:
+        readout_names: Names of the readout's weights, shape ``(K, C, d)``, and offsets,
+            shape ``(K, C)``. A layer is linear in these two together.
+    """
+
+    readout_names: ClassVar[tuple[str, str]]
+
+    mu: nn.Parameter
+    sigma: nn.Parameter
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_components: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "in_features": in_features,
+            "out_features": out_features,
+            "num_components": num_components,
+        }
+        for name, size in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")
+        if dtype not in (None, torch.float32, torch.float64):
+            raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.num_components = num_components
+        K, C, d = num_components, out_features, in_features
+        weights, offsets = self.readout_names
+        shapes = {"mu": (K, d), "sigma": (K, d), weights: (K, C, d), offsets: (K, C)}
+        for name, shape in shapes.items():
+            try:
+                empty = torch.empty(shape, device=device, dtype=dtype)
+            except (RuntimeError, AssertionError) as error:
+                raise RuntimeError(
+                    f"a layer with {K} x {C} x {d} readout weights (num_components, out_features, "
+                    f"in_features) cannot be had on device "
+                    f"{device or torch.get_default_device()}: {error}"
+                ) from error
+            setattr(self, name, nn.Parameter(empty))
+        self.reset_parameters()
+
+    @property
+    def readout(self) -> tuple[Tensor, Tensor]:
+        """The readout's weights and offsets."""
+        weights, offsets = self.readout_names
+        return getattr(self, weights), getattr(self, offsets)
+
+    @torch.no_grad()
+    def reset_parameters(
+        self, scale: float = 0.5, *, generator: torch.Generator | None = None
+    ) -> None:
+        r"""Draw `mu`, `U` and `v`, in this order, from :math:`\mathcal N(0, \text{scale}^2)`.
+
+        `sigma` is set to `scale`. A layer in folded coordinates draws the same and folds it.
+        """
+        self._draw(scale, generator)
+        self._adopt()
+
+    def _draw(self, scale: float, generator: torch.Generator | None) -> None:
+        """Draw affine coordinates: `U` and `v` into the memory of the readout, whatever it is."""
+        check_generator(generator)
+        for tensor in (self.mu, *self.readout):
+            tensor.normal_(0.0, scale, generator=generator)
+        self.sigma.fill_(scale)
+
+    def _adopt(self) -> None:
+        """Make the layer's readout of the `U` and `v` that its memory holds."""
+
+    def extra_repr(self) -> str:
+        """The sizes, as `print` shows them."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"num_components={self.num_components}"
+        )
+
+
+class GaussianMixtureLayer(MixtureLayer):
     r"""A two-layer ReLU block whose hidden neurons are integrated out in closed form.
 
     The hidden neurons :math:`\beta` follow a mixture of `K` Gaussians with diagonal covariance,
@@ -52,65 +144,145 @@ class GaussianMixtureLayer(nn.Module):
         torch.Size([64, 10])
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        num_components: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        sizes = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "num_components": num_components,
-        }
-        for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")
-        if dtype not in (None, torch.float32, torch.float64):
-            raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-        self.in_features = in_features
-        self.out_features = out_features
-        self.num_components = num_components
+    readout_names = ("U", "v")
 
-        def parameter(*shape: int) -> nn.Parameter:
-            try:
-                return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-            except (RuntimeError, AssertionError) as error:
-                raise RuntimeError(
-                    f"a layer with {num_components} x {out_features} x {in_features} readout "
-                    f"weights (num_components, out_features, in_features) cannot be had on device "
-                    f"{device or torch.get_default_device()}: {error}"
-                ) from error
-
-        self.mu = parameter(num_components, in_features)
-        self.sigma = parameter(num_components, in_features)
-        self.U = parameter(num_components, out_features, in_features)
-        self.v = parameter(num_components, out_features)
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(
-        self, scale: float = 0.5, *, generator: torch.Generator | None = None
-    ) -> None:
-        r"""Draw `mu`, `U` and `v`, in this order, from :math:`\mathcal N(0, \text{scale}^2)`.
-
-        `sigma` is set to `scale`.
-        """
-        check_generator(generator)
-        for tensor in (self.mu, self.U, self.v):
-            tensor.normal_(0.0, scale, generator=generator)
-        self.sigma.fill_(scale)
+    U: nn.Parameter
+    v: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
         """Exact outputs, shape ``(..., out_features)``, for `x` of shape ``(..., in_features)``."""
         return gm_layer(x, self.mu, self.sigma, self.U, self.v)
 
-    def extra_repr(self) -> str:
-        """The sizes, as `print` shows them."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"num_components={self.num_components}"
-        )
+
+class FoldedGaussianMixtureLayer(MixtureLayer):
+    r"""The layer of :class:`GaussianMixtureLayer` with its readout in folded coordinates.
+
+    The same functions and the same initializations, with other parameters for gradient descent to
+    move:
+
+    .. math::
+        h(x) = \sum_{k=1}^K \big[w_k F_k + (A_k x)\,G_k\big],\qquad
+        A_k = \tfrac1K U_k\,\mathrm{diag}(\sigma_k^2),\quad w_k = \tfrac1K(U_k\mu_k + v_k);
+
+    see :func:`gmlib.functional.gm_layer_folded`. A step in `U` moves `A` at
+    :math:`\sigma^4/K^2` times its learning rate, which at usual scales is next to nothing; here `A`
+    has the gradient of a dense layer's weights behind a gate. A step also takes fewer passes over
+    memory.
+
+    Args:
+        in_features: Size `d` of each input.
+        out_features: Size `C` of each output.
+        num_components: Number `K` of Gaussian components.
+        device: Device of the parameters.
+        dtype: Type of the parameters, float32 or float64.
+
+    Shape:
+        - Input: :math:`(*, d)`, any number of leading dimensions, empty ones too.
+        - Output: :math:`(*, C)`.
+
+    Attributes:
+        mu: Component means, shape ``(K, d)``.
+        sigma: Component standard deviations by coordinate, shape ``(K, d)``. Unconstrained:
+            only :math:`\sigma^2` enters.
+        A: Covariances of readout and direction, over `K`, shape ``(K, C, d)``.
+        w: Mean readouts, over `K`, shape ``(K, C)``.
+
+    A new layer holds the default initialization of the layer's authors; call
+    :func:`gmlib.init.kumar_` on the whole network before training.
+
+    Examples:
+        >>> layer = FoldedGaussianMixtureLayer(784, 10, num_components=5)
+        >>> layer(torch.randn(64, 784)).shape
+        torch.Size([64, 10])
+    """
+
+    readout_names = ("A", "w")
+
+    A: nn.Parameter
+    w: nn.Parameter
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Exact outputs, shape ``(..., out_features)``, for `x` of shape ``(..., in_features)``."""
+        return gm_layer_folded(x, self.mu, self.sigma, self.A, self.w)
+
+    def _adopt(self) -> None:
+        A, w = fold_readout(self.mu, self.sigma, self.A, self.w)
+        self.A.copy_(A)
+        self.w.copy_(w)
+
+
+def fold(module: Module) -> Module:
+    """A copy of a network with its GM layers in folded coordinates, which computes the same.
+
+    Layers keep their place, names of `mu` and `sigma`, hooks, mode, device, dtype and what needs a
+    gradient; a layer that is used twice in the network is so in the copy. Layers that are folded
+    already, and all other modules, are copied as they are. Fold before an optimizer is made.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: If `module` holds no GM layer, or one whose parameters are computed from other
+            tensors or whose readout is shared with another module.
+        TypeError: If a layer is of a subclass, of which it is not known what it adds.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), GaussianMixtureLayer(4, 3, 2))
+        >>> folded, x = fold(network), torch.randn(5, 6)
+        >>> bool(torch.allclose(folded(x), network(x), atol=1e-5))
+        True
+    """
+    return _converted(module, GaussianMixtureLayer, FoldedGaussianMixtureLayer)
+
+
+def unfold(module: Module) -> Module:
+    """A copy of a network with its GM layers in affine coordinates: the way back from :func:`fold`.
+
+    Args:
+        module: A GM layer, or a network that contains some.
+
+    Returns:
+        The copy.
+
+    Raises:
+        ValueError: As :func:`fold`, or if an `A` is not zero where `sigma` is.
+        TypeError: As :func:`fold`.
+
+    Examples:
+        >>> layer, x = FoldedGaussianMixtureLayer(4, 3, 2), torch.randn(5, 4)
+        >>> bool(torch.allclose(unfold(layer)(x), layer(x), atol=1e-5))
+        True
+    """
+    return _converted(module, FoldedGaussianMixtureLayer, GaussianMixtureLayer)
+
+
+@torch.no_grad()
+def _converted(module: Module, origin: type[MixtureLayer], target: type[MixtureLayer]) -> Module:
+    # Late: the checks are those of the initializations, which know the layers.
+    from gmlib._scale import check_readouts, check_writable, gm_layers
+
+    for name, layer in gm_layers(module).items():
+        if type(layer) not in (origin, target):
+            raise TypeError(
+                f"GM layer {name!r} is a {type(layer).__name__}; only {origin.__name__} itself is "
+                "converted, no subclass"
+            )
+    check_writable(module)
+    check_readouts(module)
+    converted = copy.deepcopy(module)
+    convert = fold_readout if origin is GaussianMixtureLayer else unfold_readout
+    for layer in gm_layers(converted).values():
+        if type(layer) is origin:
+            readout = convert(layer.mu, layer.sigma, *layer.readout)
+            for old, new, tensor in zip(
+                origin.readout_names, target.readout_names, readout, strict=True
+            ):
+                needs_gradient = getattr(layer, old).requires_grad
+                delattr(layer, old)
+                # What is left, hooks and all, stays with the object: it only changes its kind.
+                layer.register_parameter(new, nn.Parameter(tensor, needs_gradient))
+            layer.__class__ = target
+    return converted

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gmlib.init import analytic_, baseline_, calibrate_, fan_in_, kumar_, lsuv_
-from gmlib.layer import GaussianMixtureLayer
+from gmlib.layer import MixtureLayer
 from gmlib.study.plan.families import DENSE, MIXTURE, NEURONS, Family
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def _zero_readout(
 ) -> None:
     """Fan-in with readouts of zero in some of the layers."""
     fan_in_(network, generator=generator)
-    all_layers = [layer for layer in network.modules() if isinstance(layer, GaussianMixtureLayer)]
+    all_layers = [layer for layer in network.modules() if isinstance(layer, MixtureLayer)]
     for layer in all_layers[layers]:
-        layer.U.zero_()
-        layer.v.zero_()
+        for tensor in layer.readout:
+            tensor.zero_()
 
 
 _CALIBRATED = ("target_std", "calibration_size")

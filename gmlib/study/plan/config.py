@@ -12,7 +12,7 @@ from typing import Any
 from gmlib.study.datasets.catalogue import DATASETS
 from gmlib.study.datasets.standardization import STANDARDIZATIONS
 from gmlib.study.plan.arms import ARM_SETTINGS, ARMS, arm_of
-from gmlib.study.plan.families import Family
+from gmlib.study.plan.families import COORDINATES, Family
 from gmlib.study.validation import integer, is_import_path, positive
 
 __all__ = ["RunConfig", "run_configs"]
@@ -52,6 +52,8 @@ class RunConfig:
         num_neurons: Neurons of every layer of a network of neurons, a multiple of
             `num_components`.
         snapshots: Whether to keep the parameters at the start and after every epoch.
+        coordinates: Of the readouts of GM layers: ``"affine"``, the note's, or ``"folded"``; see
+            `gmlib.functional`.
 
     Raises:
         ValueError: If a value is not allowed; the message names the field, what came and what is
@@ -73,11 +75,13 @@ class RunConfig:
     calibration_size: int = 2048
     num_neurons: int = 1000
     snapshots: bool = False
+    coordinates: str = "affine"
 
     def __post_init__(self) -> None:
         self._validate_choice("arm", tuple(ARMS), own=True)
         self._validate_choice("dataset", tuple(DATASETS), own=True)
         self._validate_choice("standardize", STANDARDIZATIONS, own=False)
+        self._validate_choice("coordinates", tuple(COORDINATES), own=False)
         widths = self.widths
         if not isinstance(widths, (tuple, list)) or not widths:
             raise ValueError(f"widths must be a non-empty sequence of layer sizes, got {widths!r}")

@@ -10,18 +10,24 @@ inputs as in a layer of one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Generator, nn
 
-from gmlib.layer import GaussianMixtureLayer
+from gmlib.layer import FoldedGaussianMixtureLayer, GaussianMixtureLayer, MixtureLayer
 from gmlib.study.plan.neurons import NeuronLayer, draw_neurons
 
 if TYPE_CHECKING:
     from gmlib.study.plan.config import RunConfig
 
-__all__ = ["DENSE", "MIXTURE", "NEURONS", "Family"]
+__all__ = ["COORDINATES", "DENSE", "MIXTURE", "NEURONS", "Family"]
+
+COORDINATES: Mapping[str, type[MixtureLayer]] = {
+    "affine": GaussianMixtureLayer,
+    "folded": FoldedGaussianMixtureLayer,
+}
+"""The layers of a mixture by the coordinates of their readouts."""
 
 
 class Family(ABC):
@@ -50,8 +56,8 @@ class Family(ABC):
         """The network that is trained, once that of `build` is initialized."""
         return network
 
-    def learning_rate(self, config: RunConfig) -> float:
-        """Of all parameters but `sigma`."""
+    def learning_rate(self, config: RunConfig, parameter: str) -> float:
+        """Of the parameters of a name, that within their layer."""
         return config.lr
 
     @abstractmethod
@@ -105,11 +111,15 @@ class _Mixture(Family):
     """
 
     name = "mixture"
-    settings = ("num_components", "lr_sigma")
-    layer: ClassVar[type[nn.Module]] = GaussianMixtureLayer
+    settings = ("num_components", "lr_sigma", "coordinates")
+    layer: ClassVar[type[nn.Module]] = MixtureLayer
 
     def build(self, pairs: Iterable[tuple[int, int]], config: RunConfig) -> nn.Sequential:
-        return nn.Sequential(*(GaussianMixtureLayer(d, C, config.num_components) for d, C in pairs))
+        layer = COORDINATES[config.coordinates]
+        return nn.Sequential(*(layer(d, C, config.num_components) for d, C in pairs))
+
+    def learning_rate(self, config: RunConfig, parameter: str) -> float:
+        return config.lr_sigma if parameter == "sigma" else config.lr
 
     def num_parameters(self, config: RunConfig, d: int, C: int) -> int:
         return config.num_components * (2 * d + C * d + C)
@@ -135,6 +145,9 @@ class _Neurons(_Mixture):
                 f"{config.num_neurons!r}"
             )
 
+    def build(self, pairs: Iterable[tuple[int, int]], config: RunConfig) -> nn.Sequential:
+        return nn.Sequential(*(GaussianMixtureLayer(d, C, config.num_components) for d, C in pairs))
+
     def finish(
         self, network: nn.Sequential, config: RunConfig, generator: Generator
     ) -> nn.Sequential:
@@ -142,7 +155,7 @@ class _Neurons(_Mixture):
         draws = (draw_neurons(layer, config.num_neurons, generator=generator) for layer in layers)
         return nn.Sequential(*draws)
 
-    def learning_rate(self, config: RunConfig) -> float:
+    def learning_rate(self, config: RunConfig, parameter: str) -> float:
         """With which a neuron moves as fast as the center of a cloud would.
 
         The mean over n neurons divides each one's gradient by n, that over K clouds by K.

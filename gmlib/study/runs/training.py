@@ -328,11 +328,11 @@ def _built(config: RunConfig, dataset: datasets.Dataset) -> tuple[nn.Module, Sca
 
 
 def _parameter_groups(parameters: Mapping[str, Tensor], config: RunConfig) -> list[dict[str, Any]]:
-    sigma = [parameter for name, parameter in parameters.items() if name.endswith(".sigma")]
-    rest = [parameter for name, parameter in parameters.items() if not name.endswith(".sigma")]
-    lr = config.family.learning_rate(config)
-    groups = [{"params": rest, "lr": lr}, {"params": sigma, "lr": config.lr_sigma}]
-    return [group for group in groups if group["params"]]
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in parameters.items():
+        rate = config.family.learning_rate(config, name.rpartition(".")[2])
+        groups.setdefault(rate, []).append(parameter)
+    return [{"params": own, "lr": rate} for rate, own in groups.items()]
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
