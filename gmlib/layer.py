@@ -13,7 +13,7 @@ from gmlib.functional import fold as fold_readout
 from gmlib.functional import gm_layer, gm_layer_folded
 from gmlib.functional import unfold as unfold_readout
 
-__all__ = ["FoldedGaussianMixtureLayer", "GaussianMixtureLayer", "MixtureLayer", "fold", "unfold"]
+__all__ = ["FoldedGaussianMixtureLayer", "GaussianMixtureLayer", "fold", "unfold"]
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -111,7 +111,7 @@ class _Mixture(Family):
     """
 
     name = "mixture"
-    settings = ("num_components", "lr_sigma", "coordinates")
+    settings: ClassVar[tuple[str, ...]] = ("num_components", "lr_sigma", "coordinates")
     layer: ClassVar[type[nn.Module]] = MixtureLayer
 
     def build(self, pairs: Iterable[tuple[int, int]], config: RunConfig) -> nn.Sequential:
