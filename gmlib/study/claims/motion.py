@@ -1,0 +1,106 @@
+"""How the motion of components is measured: metrics of the runs of one arm.
+
+Where there are several runs, all of their components count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gmlib.study.analysis.propagation import Ellipses, propagate
+from gmlib.study.claims.results import Runs
+
+__all__ = ["apart", "displacement", "radius", "rotates", "size"]
+
+Array = NDArray[np.float64]
+
+
+def displacement(
+    runs: Runs, *, space: str, start: int = 0, end: int = -1, per_epoch: bool = False
+) -> pd.Series:
+    """How far a component moves.
+
+    Args:
+        runs: Runs with snapshots.
+        space: ``plane``, that of the figure; ``all``, all dimensions; ``relative``, all, in units
+            of the component's initial size ``sqrt(sum_i sigma_i^2)``.
+        start: From the end of which epoch; 0 is the start of training.
+        end: To the end of which epoch; -1 is the last.
+        per_epoch: Give the distance that it moves in an epoch, on average over those between, and
+            not that between its first and its last place.
+
+    Returns:
+        Distances, by component; empty if the runs have no such epochs.
+    """
+    moved = []
+    for path, unit in _paths(runs, space):
+        epochs = range(len(path))
+        if start >= len(path) or end >= len(path) or epochs[start] >= epochs[end]:
+            continue
+        places = path[epochs[start] : epochs[end] + 1]
+        steps = np.diff(places, axis=0) if per_epoch else places[-1:] - places[:1]
+        moved.append(np.linalg.norm(steps, axis=-1).mean(axis=0) / unit)
+    return _joined(moved)
+
+
+def radius(runs: Runs, *, epoch: int) -> pd.Series:
+    """A component's distance from the plane's origin at the end of an epoch; 0 is the start."""
+    return _at(epoch, [np.linalg.norm(own.centers, axis=-1) for own in _ellipses(runs)])
+
+
+def size(runs: Runs, *, epoch: int) -> pd.Series:
+    """Half axis of a component's ellipse at the end of an epoch; 0 is the start.
+
+    It is the geometric mean of the two half axes, at one standard deviation.
+    """
+    return _at(epoch, [np.sqrt(own.axes.prod(axis=-1)) for own in _ellipses(runs)])
+
+
+def rotates(runs: Runs, *, degrees: float) -> pd.Series:
+    """Whether an ellipse's long axis turns by an angle between the first epoch's end and the last.
+
+    At the start the ellipses are circles, which have no direction.
+    """
+    turned = []
+    for angles in (own.angles for own in _ellipses(runs)):
+        first = angles[min(1, len(angles) - 1)]
+        turned.append(np.abs((angles[-1] - first + 90) % 180 - 90))
+    return _joined(turned) > degrees
+
+
+def apart(runs: Runs, *, degrees: float) -> pd.Series:
+    """Whether two components of a run go in directions of the plane that differ by an angle."""
+    angles = []
+    for own in _ellipses(runs):
+        moved = own.centers[-1] - own.centers[0]
+        directions = moved / np.linalg.norm(moved, axis=-1, keepdims=True)
+        cosines = (directions @ directions.T)[np.triu_indices(len(directions), 1)]
+        angles.append(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))))
+    return _joined(angles) > degrees
+
+
+def _ellipses(runs: Runs) -> list[Ellipses]:
+    return [propagate(record) for record in runs]
+
+
+def _paths(runs: Runs, space: str) -> Iterator[tuple[Array, Array]]:
+    """Means over time, shape ``(T, K, d)``, and what to divide distances by, shape ``(K,)``."""
+    for record in runs:
+        mu, sigma = (record.snapshots[f"0.{name}"].astype(float) for name in ("mu", "sigma"))
+        path = propagate(record).centers if space == "plane" else mu
+        unit = np.linalg.norm(sigma[0], axis=-1)
+        yield path, unit if space == "relative" else np.ones_like(unit)
+
+
+def _at(epoch: int, values: Sequence[Array]) -> pd.Series:
+    """What components have at the end of an epoch, of runs that have it."""
+    return _joined([own[epoch] for own in values if epoch < len(own)])
+
+
+def _joined(values: Sequence[Array]) -> pd.Series:
+    """Values of the components of all runs."""
+    return pd.Series(np.concatenate(values) if values else [], dtype=float)

@@ -1,0 +1,64 @@
+"""What the tests of initializations share: groups of them, inputs, scales of outputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from draws import seeded
+from module_checks import unchanged
+from torch import Tensor, nn
+
+from gmlib import GaussianMixtureLayer
+from gmlib.init import calibrate_, kumar_, lsuv_
+
+READOUT = ("U", "v")
+CALIBRATIONS = [calibrate_, kumar_]  # whose target can be chosen
+DRAWN = [kumar_, lsuv_]  # which draw before they look at the data
+SHOWN = [calibrate_, kumar_, lsuv_]
+TARGET = {calibrate_: 0.5, kumar_: 0.5, lsuv_: 1.0}  # by default, or always
+
+
+def sample(n: int = 200, d: int = 6, seed: int = 7, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Inputs to calibrate on."""
+    return torch.randn(n, d, generator=seeded(seed), dtype=dtype)
+
+
+def output_stds(
+    module: nn.Module, inputs: Tensor, layer_type: type[nn.Module] = GaussianMixtureLayer
+) -> dict[str, float]:
+    """Output stds by layer name, from a forward of the test's own."""
+    module = copy.deepcopy(module).eval()
+    stds: dict[str, float] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, layer_type):
+
+            def hook(_: nn.Module, args: object, output: Tensor, name: str = name) -> None:
+                values = output.detach().double().flatten()
+                stds[name] = (values - values.mean()).square().mean().sqrt().item()
+
+            layer.register_forward_hook(hook)
+    with torch.no_grad():
+        module(inputs)
+    return stds
+
+
+def is_refused(
+    calibration: Callable[..., Any],
+    network: nn.Module,
+    data: Any,
+    error: type[BaseException],
+    match: str,
+    **target: Any,
+) -> None:
+    """Check that the call raises and leaves no trace."""
+    generator = seeded(3)
+    state = generator.get_state()
+    if calibration in DRAWN:
+        target["generator"] = generator
+    with unchanged(network), pytest.raises(error, match=match):
+        calibration(network, data, **target)
+    assert torch.equal(generator.get_state(), state)

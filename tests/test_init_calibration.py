@@ -1,0 +1,269 @@
+"""The calibration: exact on every layer, in the order of the data, whatever holds them."""
+
+import copy
+
+import pytest
+import torch
+from draws import seeded
+from init_checks import CALIBRATIONS, DRAWN, READOUT, SHOWN, TARGET, output_stds, sample
+from module_checks import snapshot
+from networks import mixed, stack
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from gmlib import GaussianMixtureLayer
+from gmlib.init import LayerScale, calibrate_, fan_in_, kumar_
+
+
+class TestCalibration:
+    @pytest.mark.parametrize("calibration", CALIBRATIONS)
+    @pytest.mark.parametrize("target", [0.5, 1, 1e-3, 40.0])
+    def test_exact_on_every_layer_of_a_stack(self, calibration, target):
+        network, inputs = stack(6, 9, 7, 5, 4), sample()
+        calibration(network, inputs, target)
+        stds = output_stds(network, inputs)
+        assert list(stds) == ["0", "1", "2", "3"]
+        assert list(stds.values()) == pytest.approx([target] * 4, rel=1e-5)
+
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_exact_to_rounding_in_float64(self, calibration):
+        network, inputs = stack(6, 9, 7, 5, 4, dtype=torch.float64), sample(dtype=torch.float64)
+        calibration(network, inputs)
+        stds = list(output_stds(network, inputs).values())
+        assert stds == pytest.approx([TARGET[calibration]] * 4, rel=1e-13)
+
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_exact_on_few_inputs(self, calibration):
+        # the divisor of the std would show: n here, not n - 1
+        network, inputs = stack(6, 3, 2), sample(n=2)
+        calibration(network, inputs)
+        stds = list(output_stds(network, inputs).values())
+        assert stds == pytest.approx([TARGET[calibration]] * 2, rel=1e-5)
+
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_exact_among_other_layers(self, calibration):
+        network, inputs = mixed(), sample()
+        report = calibration(network, inputs)
+        stds = output_stds(network, inputs)
+        assert list(stds) == ["2", "4", "8"] == [layer.name for layer in report]
+        assert list(stds.values()) == pytest.approx([TARGET[calibration]] * 3, rel=1e-5)
+
+    def test_default_target(self):
+        network, inputs = stack(6, 3), sample()
+        calibrate_(network, inputs)
+        assert output_stds(network, inputs)["0"] == pytest.approx(0.5, rel=1e-5)
+
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_a_single_layer(self, calibration):
+        layer, inputs = GaussianMixtureLayer(6, 4, 2), sample()
+        (entry,) = calibration(layer, inputs)
+        assert entry.name == ""
+        assert output_stds(layer, inputs)[""] == pytest.approx(TARGET[calibration], rel=1e-5)
+
+    @pytest.mark.parametrize("calibration", SHOWN)
+    def test_more_than_one_leading_dimension(self, calibration):
+        network, inputs = stack(6, 5, 4), sample(60).view(5, 12, 6)
+        calibration(network, inputs)
+        stds = list(output_stds(network, inputs).values())
+        assert stds == pytest.approx([TARGET[calibration]] * 2, rel=1e-5)
+
+    def test_calibrating_again_changes_little(self):
+        network, inputs = stack(6, 9, 7), sample()
+        calibrate_(network, inputs)
+        assert [layer.scale for layer in calibrate_(network, inputs)] == pytest.approx(
+            [1, 1], rel=1e-5
+        )
+
+    @pytest.mark.parametrize("calibration", CALIBRATIONS)
+    def test_report(self, calibration):
+        network, inputs = stack(6, 9, 7, 5), sample()
+        expected = copy.deepcopy(network)
+        if calibration is kumar_:
+            fan_in_(expected, generator=seeded(3))
+            report = kumar_(network, inputs, 0.8, generator=seeded(3))
+        else:
+            report = calibrate_(network, inputs, 0.8)
+        assert [entry.name for entry in report] == ["0", "1", "2"]
+        x = inputs
+        with torch.no_grad():
+            for layer, entry in zip(expected, report, strict=True):
+                std = layer(x).double().std(correction=0).item()
+                assert entry.std_before == pytest.approx(std, rel=1e-5)
+                assert entry.scale == pytest.approx(0.8 / std, rel=1e-5)
+                assert entry.std_after == pytest.approx(0.8, rel=1e-5)
+                x = 0.8 / std * layer(x)
+
+    def test_report_is_a_sequence_that_prints_a_table(self):
+        network = nn.Sequential(nn.Flatten(), stack(6, 9, 7))
+        report = calibrate_(network, sample())
+        assert len(report) == 2
+        assert isinstance(report[0], LayerScale)
+        assert report[-1].name == "1.1"
+        assert [entry.name for entry in report[:]] == ["1.0", "1.1"]
+        header, *rows = str(report).splitlines()
+        assert header.split("  ")[0] == "layer"
+        assert [row.split()[0] for row in rows] == ["1.0", "1.1"]
+        for row, entry in zip(rows, report, strict=True):
+            assert [float(cell) for cell in row.split()[1:]] == pytest.approx(
+                [entry.std_before, entry.scale, entry.std_after], rel=1e-3
+            )
+
+    def test_scales_U_and_v_by_one_factor_and_nothing_else(self):
+        network = mixed()
+        before = copy.deepcopy(network.state_dict())
+        report = calibrate_(network, sample())
+        scales = {entry.name: entry.scale for entry in report}
+        for name, value in network.state_dict().items():
+            layer, parameter = name.rsplit(".", 1)
+            if layer in scales and parameter in READOUT:
+                assert not torch.equal(value, before[name])
+                assert torch.equal(value, before[name] * scales[layer])
+            else:
+                assert torch.equal(value, before[name]), name
+
+    def test_kumar_is_fan_in_then_calibrate(self):
+        one, two, inputs = mixed(), mixed(), sample()
+        kumar_(one, inputs, 0.7, generator=seeded(3))
+        fan_in_(two, generator=seeded(3))
+        calibrate_(two, inputs, 0.7)
+        assert snapshot(one) == snapshot(two)
+
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_parameters_stay_trainable(self, init_):
+        network, inputs = stack(6, 5, 4), sample()
+        network[1].mu.requires_grad_(False)
+        init_(network, inputs)
+        assert [p.requires_grad for p in network[1].parameters()] == [False, True, True, True]
+        assert all(p.is_leaf and p.grad is None for p in network.parameters())
+        network(inputs).sum().backward()
+        assert network[0].U.grad is not None
+
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_keeps_the_parameter_objects(self, init_):
+        network = stack(6, 5)
+        before = list(map(id, network.parameters()))
+        init_(network, sample())
+        assert list(map(id, network.parameters())) == before
+
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_in_inference_mode(self, init_):
+        network, inputs = stack(6, 5, 4), sample()
+        with torch.inference_mode():
+            init_(network, inputs)
+        stds = list(output_stds(network, inputs).values())
+        assert stds == pytest.approx([TARGET[init_]] * 2, rel=1e-5)
+        network(inputs).sum().backward()
+
+
+class Reversed(nn.Module):
+    """Registers its layers in another order than it calls them, one by keyword, one twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = GaussianMixtureLayer(5, 3, 2)
+        self.first = GaussianMixtureLayer(6, 5, 2)
+        self.middle = GaussianMixtureLayer(5, 5, 2)
+        self.alias = self.middle
+
+    def forward(self, inputs):
+        return self.last(self.alias(self.middle(x=self.first(inputs))))
+
+
+class TestOrder:
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_follows_the_data_not_the_registration(self, init_):
+        network, inputs = Reversed(), sample()
+        report = init_(network, inputs, generator=seeded())
+        assert [entry.name for entry in report] == ["first", "middle", "last"]
+        with torch.no_grad():
+            first = network.first(inputs)
+            middle = network.middle(first)
+            last = network.last(network.middle(middle))
+        for output in (first, middle, last):
+            assert output.std(correction=0).item() == pytest.approx(TARGET[init_], rel=1e-5)
+
+    def test_a_layer_reached_twice_is_scaled_once(self):
+        network, inputs = Reversed(), sample()
+        fan_in_(network, generator=seeded())
+        before = network.middle.U.detach().clone()
+        report = calibrate_(network, inputs)
+        assert torch.equal(network.middle.U, before * report[1].scale)
+
+    @pytest.mark.parametrize("init_", DRAWN)
+    def test_parallel_branches(self, init_):
+        class Branches(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = GaussianMixtureLayer(6, 4, 2), GaussianMixtureLayer(6, 4, 2)
+
+            def forward(self, x):
+                return self.two(x) + self.one(x)
+
+        network, inputs = Branches(), sample()
+        report = init_(network, inputs, generator=seeded())
+        assert [entry.name for entry in report] == ["two", "one"]
+        stds = list(output_stds(network, inputs).values())
+        assert stds == pytest.approx([TARGET[init_]] * 2, rel=1e-5)
+
+
+class Untouchable:
+    """A label that fails the test when anything is done with it."""
+
+    def __getattribute__(self, name):
+        raise AssertionError(f"a label was asked for {name}")
+
+
+@pytest.mark.parametrize("init_", DRAWN)
+class TestData:
+    def calibrated(self, init_, data):
+        network = mixed()
+        report = init_(network, data, generator=seeded(3))
+        return snapshot(network), list(report)
+
+    @pytest.mark.parametrize(
+        "batches",
+        [
+            lambda x: [x],
+            lambda x: list(x.split(64)),
+            lambda x: tuple(x.split(64)),
+            lambda x: (batch for batch in x.split(1)),
+            lambda x: [[batch] for batch in x.split(64)],
+            lambda x: [(batch, Untouchable()) for batch in x.split(64)],
+            lambda x: [x[:0], x],
+            lambda x: DataLoader(x, batch_size=64),
+            lambda x: DataLoader(TensorDataset(x), batch_size=64),
+            lambda x: DataLoader(TensorDataset(x, torch.arange(len(x))), batch_size=64),
+        ],
+        ids=[
+            "one batch",
+            "list",
+            "tuple",
+            "generator",
+            "lists",
+            "pairs",
+            "with an empty one",
+            "DataLoader",
+            "DataLoader of lists",
+            "DataLoader of pairs",
+        ],
+    )
+    def test_batches_are_joined(self, batches, init_):
+        inputs = sample()
+        assert self.calibrated(init_, batches(inputs)) == self.calibrated(init_, inputs)
+
+    def test_labels_do_not_enter(self, init_):
+        inputs, labels = sample(), torch.arange(200)
+        shuffled = labels[torch.randperm(200, generator=seeded())]
+        one, two = (
+            self.calibrated(init_, DataLoader(TensorDataset(inputs, y), batch_size=64))
+            for y in (labels, shuffled)
+        )
+        assert one == two
+
+    def test_inputs_are_left_alone(self, init_):
+        inputs = sample()
+        before = inputs.clone()
+        init_(stack(6, 5), inputs.requires_grad_())
+        assert torch.equal(inputs, before)
+        assert inputs.requires_grad
+        assert inputs.grad is None

@@ -1,0 +1,172 @@
+"""What the calibrations refuse, with no trace left."""
+
+import math
+
+import pytest
+import torch
+from init_checks import CALIBRATIONS, SHOWN, is_refused, sample
+from networks import Raises, Times, Unreached, mixed, stack
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from gmlib import GaussianMixtureLayer
+from gmlib.init import calibrate_
+
+
+class WithBias(GaussianMixtureLayer):
+    def forward(self, x):
+        return super().forward(x) + x.sum(-1, keepdim=True)
+
+
+def broken_loader():
+    yield sample(8)
+    raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+class TestRefusesTargets:
+    @pytest.mark.parametrize("target", [0, 0.0, -1, math.nan, math.inf, -math.inf])
+    def test_target_out_of_range(self, calibration, target):
+        message = f"target_std must be positive and finite, got {target}"
+        is_refused(calibration, mixed(), sample(), ValueError, message, target_std=target)
+
+    @pytest.mark.parametrize("target", [True, "a", None, [0.5]])
+    def test_target_that_is_no_number(self, calibration, target):
+        is_refused(
+            calibration,
+            mixed(),
+            sample(),
+            TypeError,
+            "target_std must be a number",
+            target_std=target,
+        )
+
+    @pytest.mark.parametrize("target", [1e300, 1e-300])
+    def test_target_out_of_reach(self, calibration, target):
+        message = r"GM layer '2'.* out of range for torch\.float32"
+        is_refused(calibration, mixed(), sample(), ValueError, message, target_std=target)
+
+
+@pytest.mark.parametrize("calibration", SHOWN)
+class TestRefuses:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            torch.empty(0, 6),
+            torch.empty(4, 0),
+            [],
+            [torch.empty(0, 6)],
+            DataLoader([], batch_size=4),
+            iter(()),
+        ],
+        ids=["tensor", "no features", "list", "batch", "DataLoader", "iterator"],
+    )
+    def test_empty_data(self, calibration, data):
+        is_refused(calibration, mixed(), data, ValueError, "data is empty")
+
+    @pytest.mark.parametrize(
+        ("data", "error", "message"),
+        [
+            (None, TypeError, "got NoneType"),
+            (3, TypeError, "got int"),
+            ("train", TypeError, "got str"),
+            ({"x": torch.ones(3, 6)}, TypeError, "got dict"),
+            (TensorDataset(torch.ones(3, 6)), TypeError, "got TensorDataset"),
+            ([[1.0, 2.0]], TypeError, "each batch of data must be a tensor, got float"),
+            (torch.ones(3, 6).numpy(), TypeError, "each batch .* got ndarray"),
+            ([{"x": torch.ones(3, 6)}], TypeError, "each batch .* got dict"),
+            (
+                torch.tensor(1.0),
+                ValueError,
+                "^each batch of data needs a batch dimension, got a scalar$",
+            ),
+            ((torch.ones(3, 6), torch.arange(3)), ValueError, r"\(3, 6\) and \(3,\).*\[\(inputs"),
+        ],
+        ids=[
+            *("None", "number", "text", "dict", "data set", "list of lists"),
+            *("array", "batch of dicts", "scalar", "inputs and labels"),
+        ],
+    )
+    def test_data_of_the_wrong_kind(self, calibration, data, error, message):
+        is_refused(calibration, mixed(), data, error, message)
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+    def test_data_not_finite(self, calibration, bad):
+        data = sample()
+        data[17, 3] = bad
+        is_refused(calibration, mixed(), data, ValueError, "GM layer '2' have standard deviation")
+
+    def test_data_of_another_width(self, calibration):
+        is_refused(
+            calibration, stack(6, 5), sample(d=4), ValueError, r"x must have shape \(\.\.\., 6\)"
+        )
+
+    def test_data_of_another_dtype(self, calibration):
+        is_refused(calibration, stack(6, 5), sample().double(), TypeError, "share a dtype")
+
+    # 513 inputs: two blocks of a matrix product, whose equal rows differ in their last bits
+    @pytest.mark.parametrize("n", [1, 2, 7, 513])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_constant_outputs(self, calibration, n, dtype):
+        network = stack(6, 1, dtype=dtype)
+        data = sample(1, dtype=dtype).expand(n, 6)
+        is_refused(calibration, network, data, ValueError, f"over {n} inputs; a positive")
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_inputs_of_zero(self, calibration, dtype):
+        # the floor on the variance makes outputs of about 1e-20 from them
+        data = torch.zeros(7, 6, dtype=dtype)
+        is_refused(calibration, stack(6, 5, dtype=dtype), data, ValueError, "standard deviation")
+
+    @pytest.mark.parametrize("factor", [0.0, math.inf, math.nan])
+    def test_scale_lost_on_the_way(self, calibration, factor):
+        # in front of the last layer, so that others have been rescaled before
+        layers = stack(6, 5, 4, 3)
+        network = nn.Sequential(layers[0], layers[1], Times(factor), layers[2])
+        is_refused(
+            calibration, network, sample(), ValueError, "GM layer '3' have standard deviation"
+        )
+
+    def test_layer_never_reached(self, calibration):
+        is_refused(
+            calibration, Unreached(), sample(), ValueError, "never reached the layers 'unused'"
+        )
+
+    def test_no_gm_layer(self, calibration):
+        network = nn.Sequential(nn.Linear(6, 5))
+        is_refused(calibration, network, sample(), ValueError, "holds no GaussianMixtureLayer")
+
+    @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt("broken")])
+    def test_network_that_raises(self, calibration, error):
+        network = nn.Sequential(*stack(6, 5, 4), Raises(error))
+        is_refused(calibration, network, sample(), type(error), "broken")
+
+    def test_data_that_raises(self, calibration):
+        is_refused(calibration, mixed(), broken_loader(), OSError, "the disk is gone")
+
+    def test_outputs_not_linear_in_the_readout(self, calibration):
+        torch.manual_seed(0)  # by chance, a scale of 1 would hide it
+        network = nn.Sequential(*stack(6, 5), WithBias(5, 4, 2))
+        message = "GM layer '1'.*, or the layer's outputs are not linear in U and v$"
+        is_refused(calibration, network, sample(), ValueError, message)
+
+
+class TestRefusesToCalibrate:
+    def test_readout_of_zero(self):
+        network = stack(6, 5, 4)
+        nn.init.zeros_(network[1].U)
+        nn.init.zeros_(network[1].v)
+        is_refused(
+            calibrate_, network, sample(), ValueError, "GM layer '1' have standard deviation 0 "
+        )
+
+    def test_parameters_not_a_number(self):
+        network = stack(6, 5, 4)
+        nn.init.constant_(network[1].v, math.nan)
+        is_refused(
+            calibrate_, network, sample(), ValueError, "GM layer '1' have standard deviation nan"
+        )
+
+    def test_no_module(self):
+        with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got function"):
+            calibrate_(lambda x: x, sample())

@@ -1,0 +1,183 @@
+"""The layer under PyTorch's function transforms: vmap, jvp, jacobians, hessians."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from derivatives import both_batches, energy, moment_energy, tangents_like
+from draws import NAMES, draw, moments, small_arguments
+from module_checks import assert_all_close, outcome
+from networks import make_network
+from torch.autograd.functional import hessian as classic_hessian
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vmap
+from torch.testing import assert_close
+
+from gmlib.functional import gm_layer, relu_moments
+
+
+class TestVmap:
+    def test_over_inputs(self):
+        network = make_network()
+        x = draw(5, 6)
+        assert_close(vmap(network)(x), network(x), rtol=1e-12, atol=1e-12)
+        x = draw(5, 3, 6)
+        assert_close(vmap(network, in_dims=1, out_dims=1)(x), network(x), rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("batch", [3, 9])
+    @pytest.mark.parametrize("shared", [True, False], ids=["one batch", "a batch each"])
+    def test_over_stacked_networks(self, shared, batch):
+        networks = [make_network(seed=seed) for seed in range(3)]
+        parameters, buffers = stack_module_state(networks)
+        base = copy.deepcopy(networks[0]).to("meta")
+
+        def call(parameters, x):
+            return functional_call(base, (parameters, buffers), (x,))
+
+        if shared:
+            x = draw(batch, 6)
+            out, each = vmap(call, (0, None))(parameters, x), [x] * 3
+        else:
+            each = draw(3, batch, 6)
+            out = vmap(call)(parameters, each)
+        singles = [outcome(network, x) for network, x in zip(networks, each, strict=True)]
+        assert_all_close(out, [single[0] for single in singles], rtol=1e-10, atol=1e-12)
+
+        weight = torch.linspace(-1.0, 2.0, out[0].numel(), dtype=out.dtype).view(out[0].shape)
+        grads = torch.autograd.grad(out, list(parameters.values()), weight.expand_as(out))
+        for run, (_, _, *expected) in enumerate(singles):
+            assert_all_close([g[run] for g in grads], expected, rtol=1e-10, atol=1e-12)
+
+    @pytest.mark.parametrize("inside", [True, False], ids=["vmap(grad)", "grad(vmap)"])
+    def test_over_stacked_networks_without_a_loop(self, inside):
+        networks = [make_network(seed=seed) for seed in range(3)]
+        parameters, _ = stack_module_state(networks)
+        x = draw(3, 9, 6)
+
+        def loss(parameters, x):
+            return functional_call(networks[0], parameters, (x,)).square().sum()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # PyTorch warns where it falls back to one
+            if inside:
+                parameters = {name: value.detach() for name, value in parameters.items()}
+                vmap(grad(loss))(parameters, x)
+            else:
+                vmap(loss)(parameters, x).sum().backward()
+
+    def test_relu_moments(self):
+        m, t = moments()
+        F, G = vmap(relu_moments)(m, t)
+        assert_all_close((F, G), relu_moments(m, t), rtol=1e-14, atol=0)
+        columns = vmap(relu_moments, in_dims=(1, None), out_dims=1)(m, t.squeeze(1))
+        assert_all_close(columns, (F, G), rtol=1e-14, atol=0)
+
+
+class TestTransforms:
+    @both_batches
+    def test_grad(self, B, C):
+        inputs = small_arguments(B, C, requires_grad=NAMES)
+        expected = torch.autograd.grad(energy(*inputs), inputs)
+        assert_all_close(grad(energy, argnums=tuple(range(5)))(*inputs), expected)
+
+    def test_gradients_by_example(self):
+        network = make_network()
+        parameters = dict(network.named_parameters())
+        x, y = draw(5, 6), draw(5, 2, seed=2)
+
+        def loss(parameters, x, y):
+            return (functional_call(network, parameters, (x,)) - y).square().sum()
+
+        by_example = vmap(grad(loss), (None, 0, 0))(parameters, x, y)
+        for i in range(5):
+            single = torch.autograd.grad(loss(parameters, x[i], y[i]), list(parameters.values()))
+            assert_all_close(
+                [by_example[name][i] for name in parameters], single, rtol=1e-10, atol=1e-12
+            )
+
+    @both_batches
+    def test_jacobians(self, B, C):
+        inputs = small_arguments(B, C)
+        everything = tuple(range(5))
+        reverse = jacrev(gm_layer, argnums=everything)(*inputs)
+        forward = jacfwd(gm_layer, argnums=everything)(*inputs)
+        classic = torch.autograd.functional.jacobian(gm_layer, inputs)
+        assert_all_close(reverse, classic, rtol=1e-12, atol=1e-12)
+        assert_all_close(forward, classic, rtol=1e-12, atol=1e-12)
+
+    def test_jacobians_of_relu_moments(self):
+        for moment in (0, 1):
+            reverse, forward = (
+                jacobian(lambda m, t, moment=moment: relu_moments(m, t)[moment], argnums=(0, 1))(
+                    *moments()
+                )
+                for jacobian in (jacrev, jacfwd)
+            )
+            assert_all_close(forward, reverse, rtol=1e-13, atol=1e-15)
+
+    @pytest.mark.parametrize("name", [*NAMES, "all"])
+    @both_batches
+    def test_jvp_equals_finite_differences(self, B, C, name):
+        inputs = small_arguments(B, C)
+        directions = [
+            tangent if name in (of, "all") else torch.zeros_like(tangent)
+            for of, tangent in zip(NAMES, tangents_like(inputs), strict=True)
+        ]
+
+        def along(step):
+            moved = [x + step * dx for x, dx in zip(inputs, directions, strict=True)]
+            return gm_layer(*moved)
+
+        out, tangent = jvp(gm_layer, inputs, tuple(directions))
+        h = 1e-4
+        # The fourth-order rule: its error is of order h^4 and that of rounding / h.
+        slope = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
+        assert torch.equal(out, gm_layer(*inputs))
+        assert_close(tangent, slope, rtol=1e-9, atol=1e-9)
+
+    def test_jvp_of_a_network_equals_its_vjp(self):
+        network = make_network()
+        x = draw(4, 6)
+        parameters = dict(network.named_parameters())
+        primals = tuple(p.detach() for p in parameters.values())
+
+        def call(x, *values):
+            return functional_call(network, dict(zip(parameters, values, strict=True)), (x,))
+
+        tangents = tangents_like((x, *primals))
+        out, tangent = jvp(call, (x, *primals), tangents)
+        (weight,) = tangents_like((out,), seed=2)
+        _, pull = torch.func.vjp(call, x, *primals)
+        products = (g * dx for g, dx in zip(pull(weight), tangents, strict=True))
+        assert_close((weight * tangent).sum(), sum(p.sum() for p in products), rtol=1e-10, atol=0)
+
+    def test_vmap_of_jvp(self):
+        network = make_network()
+        x = draw(4, 6)
+        (dx,) = tangents_like((x,))
+        rows = vmap(lambda x, dx: jvp(network, (x,), (dx,)))(x, dx)
+        assert_all_close(rows, jvp(network, (x,), (dx,)), rtol=1e-10, atol=1e-12)
+
+    @pytest.mark.parametrize("gradients", [True, False], ids=["grad on", "no_grad"])
+    @both_batches
+    def test_hessian(self, B, C, gradients):
+        inputs = small_arguments(B, C)
+        expected = classic_hessian(energy, inputs)
+        everything = tuple(range(5))
+
+        def reverse_over_forward(function, argnums):
+            return jacrev(jacfwd(function, argnums), argnums)
+
+        def reverse_over_reverse(function, argnums):
+            return jacrev(jacrev(function, argnums), argnums)
+
+        with torch.set_grad_enabled(gradients):
+            for method in (hessian, reverse_over_forward, reverse_over_reverse):
+                found = method(energy, everything)(*inputs)
+                for row, expected_row in zip(found, expected, strict=True):
+                    assert_all_close(row, expected_row, rtol=1e-10, atol=1e-12)
+
+    def test_hessian_of_relu_moments(self):
+        found = hessian(moment_energy, (0, 1))(*moments())
+        for row, expected in zip(found, classic_hessian(moment_energy, moments()), strict=True):
+            assert_all_close(row, expected, rtol=1e-10, atol=1e-12)
