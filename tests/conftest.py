@@ -38,7 +38,13 @@ def pytest_configure(config):
 
 # Files whose tests share what takes long to make, as the cells of a notebook share a kernel.
 TOGETHER = (
-    *(".ipynb", "test_claims.py", "test_data.py", "test_explorables.py", "test_papermill.py"),
+    *(
+        ".ipynb",
+        "claims/test_tables.py",
+        "test_catalogue.py",
+        "test_explorables.py",
+        "test_papermill.py",
+    ),
     *("test_pythons.py", "test_tutorial.py"),
 )
 

@@ -1,4 +1,4 @@
-"""Figures that `make bench`, `torture` and `mutants` wrote: their files, and tables of them."""
+"""Values that `make bench`, `torture` and `mutants` wrote: their files, and tables of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from gmlib.study.analysis.text import labelled
+from gmlib.study.analysis.text import Table, labelled
 from gmlib.study.runs.ledger import project_root
 
 __all__ = [
-    "figures_table",
     "load",
     "measured_file",
     "mutants_table",
@@ -25,12 +24,13 @@ __all__ = [
     "step_table",
     "survivors_table",
     "torture_rows",
+    "values_table",
     "wide_table",
 ]
 
 
 def measured_file(name: str) -> Path:
-    """Where figures are: a file in the project's folder ``benchmarks``.
+    """Where the values are: a file in the project's folder ``benchmarks``.
 
     Raises:
         FileNotFoundError: If the working directory is not in the project, nor the package.
@@ -42,7 +42,7 @@ def measured_file(name: str) -> Path:
 
 
 def load(path: str | os.PathLike[str] | None, name: str, command: str) -> Any:
-    """What a file of figures holds.
+    """What a file of values holds.
 
     Args:
         path: The file; by default that of this name in the project.
@@ -75,72 +75,69 @@ def torture_rows(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     columns = ["section", "what", "value", "test", "cpu", "commit", "date"]
     content = load(path, "torture.json", "make torture")
     if not isinstance(content, list) or not all(set(columns) == set(row) for row in content):
-        raise ValueError("not figures of tests; `make torture` writes them anew")
+        raise ValueError("not values of tests; `make torture` writes them anew")
     # Without a type of their own: pandas would make floats of counts, and print few digits.
     return pd.DataFrame(content, columns=columns, dtype=object)
 
 
-def figures_table(rows: pd.DataFrame, *sections: str) -> pd.DataFrame:
-    """The figures of some sections, in their order, each with the test that measured it.
+def values_table(rows: pd.DataFrame, *sections: str) -> Table:
+    """The values of some sections, in their order, each with the test that measured it.
 
-    A test is told by its file and the words of its name, at which a table's cell can break.
+    Args:
+        rows: As `torture_rows` gives.
+        *sections: Names of sections.
 
     Raises:
         KeyError: If there is none of a section.
     """
-    own = pd.concat([_of(rows, section) for section in sections])
-    tests = own.test.map(_words)
-    table = pd.DataFrame({"": own.what, "value": own.value.map(_written), "test": tests})
-    return labelled(table, "")
+    own = _of(rows, *sections)
+    return Table(own, {"": "{what}"}, {"value": "{value:,}", "test": "{test:in words}"})
 
 
-def wide_table(rows: pd.DataFrame, section: str) -> pd.DataFrame:
-    """The figures of a section by what they are of, whose part after the last comma is the column.
+def wide_table(rows: pd.DataFrame, section: str) -> Table:
+    """The values of a section by what they are of, whose part after the last comma is the column.
+
+    Args:
+        rows: As `torture_rows` gives.
+        section: Name of the section.
 
     Raises:
         KeyError: If there is none of the section.
     """
     own = _of(rows, section)
     parts = own.what.str.rsplit(", ", n=1, expand=True)
-    table = own.assign(row=parts[0], column=parts[1]).pivot(
-        index="row", columns="column", values="value"
-    )
-    table = table.loc[parts[0].unique(), parts[1].unique()].map(_written)
-    return table.rename_axis(index=None, columns=None)
+    own = own.assign(what=parts[0], case=parts[1])
+    return Table(own, {"": "{what}"}, {"{case}": "{value:,}"})
 
 
-def _words(test: str) -> str:
-    path, *_, name = test.split("::")
-    return f"{Path(path).name}: {name.removeprefix('test_').replace('_', ' ')}"
+def _of(rows: pd.DataFrame, *sections: str) -> pd.DataFrame:
+    """The values of some sections, in their order."""
+    for section in sections:
+        if section not in set(rows.section):
+            raise KeyError(f"no values of {section!r}, only of {', '.join(rows.section.unique())}")
+    own = pd.concat([rows[rows.section == section] for section in sections], ignore_index=True)
+    # Values of several types keep them: pandas would make floats of counts.
+    return own.infer_objects() if own.value.map(type).nunique() == 1 else own
 
 
-def _written(figure: object) -> str:
-    return f"{figure:,}" if isinstance(figure, int) else str(figure)
-
-
-def _of(rows: pd.DataFrame, section: str) -> pd.DataFrame:
-    own = rows[rows.section == section]
-    if own.empty:
-        raise KeyError(f"no figures of {section!r}, only of {', '.join(rows.section.unique())}")
-    return own
-
-
-def mutants_table(mutants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def mutants_table(mutants: Mapping[str, Mapping[str, Any]]) -> Table:
     """By module: how many mutants there were, how many died, and their share.
 
     Args:
         mutants: The modules that ``make mutants`` writes.
     """
     rows = [
-        {
-            "module": module,
-            "mutants": own["mutants"],
-            "died": own["mutants"] - len(own["survivors"]),
-            "share": f"{1.0 - len(own['survivors']) / own['mutants']:.1%}",
-        }
+        {"module": module, "mutants": own["mutants"], "survivors": len(own["survivors"])}
         for module, own in mutants.items()
     ]
-    return labelled(pd.DataFrame(rows), "module")
+    numbers = pd.DataFrame(rows)
+    numbers["died"] = numbers.mutants - numbers.survivors
+    numbers["share"] = numbers.died / numbers.mutants
+    return Table(
+        numbers,
+        {"module": "{module}"},
+        {"mutants": "{mutants}", "died": "{died}", "share": "{share:.1%}"},
+    )
 
 
 def survivors_table(mutants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -161,7 +158,7 @@ def survivors_table(mutants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def read(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """The figures, section by section, as they were measured.
+    """The values, section by section, as they were measured.
 
     Args:
         path: The file; ``benchmarks/speed.json`` in the project by default.
@@ -183,8 +180,8 @@ def read(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
 def step_table(speed: Mapping[str, Any]) -> pd.DataFrame:
     """Time of a training step by path, in bare products: median and quartiles; and in ms."""
     rows = {
-        path: {**figures["bare_products"], "ms": figures["ms"]["median"]}
-        for path, figures in speed["step"]["paths"].items()
+        path: {**values["bare_products"], "ms": values["ms"]["median"]}
+        for path, values in speed["step"]["paths"].items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").sort_values("median")
 

@@ -11,12 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from gmlib.study import datasets
-from gmlib.study.analysis.curves import (
-    measures_table,
-    movement_table,
-    tidy,
-)
-from gmlib.study.analysis.text import labelled, two_digits, unbroken, with_range
+from gmlib.study.analysis.curves import measures_table, movement_table, tidy
+from gmlib.study.analysis.text import Table, ranged, unbroken
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.plan.families import DENSE
 from gmlib.study.runs.measurements import Load, measurement
@@ -127,32 +123,31 @@ def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray(~(no_worse & better).any(axis=0))
 
 
-def budget_summary(table: pd.DataFrame) -> pd.DataFrame:
+def budget_summary(table: pd.DataFrame) -> Table:
     """`budget_table` for reading, from the smallest network on, with who is on which front.
 
     Returns:
         One row a network: parameters, multiplications, seeds that diverged, median and range of
         the error (%), and the costs by which the network is on the Pareto front of all.
     """
-    ordered = table.sort_values("parameters", kind="stable")
-    fronts = {cost: pareto_front(ordered[cost], ordered.error) for cost in COSTS}
-    rows = []
-    for index, row in enumerate(ordered.to_dict("records")):
-        on = [cost for cost in COSTS if fronts[cost][index]]
-        errors = pd.Series([row["low"], row["high"]])
-        rows.append(
-            {
-                "network": row["network"],
-                **{cost: f"{row[cost]:,}" for cost in COSTS},
-                "diverged": f"{row['diverged']} of {row['seeds']}",
-                "test error (%)": with_range(errors, row["error"], "{:.2f}"),
-                "on the front": "both" if len(on) == len(COSTS) else ", ".join(on) or "–",
-            }
-        )
-    return labelled(tidy(rows), "network")
+    ordered = table.sort_values("parameters", kind="stable", ignore_index=True)
+    fronts = pd.DataFrame({cost: pareto_front(ordered[cost], ordered.error) for cost in COSTS})
+    on = [[cost for cost in COSTS if row[cost]] for row in fronts.to_dict("records")]
+    front = ["both" if len(costs) == len(COSTS) else ", ".join(costs) or None for costs in on]
+    ordered = ordered.rename(columns={"low": "error_low", "high": "error_high"})
+    return Table(
+        ordered.assign(front=pd.Series(front)),
+        {"network": "{network}"},
+        {
+            **{cost: f"{{{cost}:,}}" for cost in COSTS},
+            "diverged": "{diverged} of {seeds}",
+            "test error (%)": ranged("error", "{:.2f}"),
+            "on the front": "{front}|–",
+        },
+    )
 
 
-def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame:
+def against_dense(table: pd.DataFrame, cost: str = "parameters") -> Table:
     """For each other network, what a dense one costs at its error, and does at its cost.
 
     Args:
@@ -168,22 +163,30 @@ def against_dense(table: pd.DataFrame, cost: str = "parameters") -> pd.DataFrame
     dense = table[is_dense]
     rows = []
     for _, own in table[~is_dense].sort_values(cost, kind="stable").iterrows():
-        row = {"network": own.network, "error": f"{own.error:.2f}"}
+        row = {"network": own.network, "error": own.error}
         as_good, affordable = dense[dense.error <= own.error], dense[dense[cost] <= own[cost]]
         if len(as_good):
             cheapest = as_good.loc[as_good[cost].idxmin()]
-            row["FC as good"] = unbroken(cheapest["size"])
-            row["cost ratio"] = f"{own[cost] / cheapest[cost]:.1f}"
+            row |= {"as_good": cheapest["size"], "cost_ratio": own[cost] / cheapest[cost]}
         if len(affordable):
             best = affordable.loc[affordable.error.idxmin()]
-            row["FC in its budget"] = unbroken(best["size"])
-            row["its error"] = f"{best.error:.2f}"
+            row |= {"affordable": best["size"], "affordable_error": best.error}
         rows.append(row)
-    columns = ["error", "FC as good", "cost ratio", "FC in its budget", "its error"]
-    return labelled(pd.DataFrame(rows, columns=["network", *columns]).fillna("–"), "network")
+    columns = ["network", "error", "as_good", "cost_ratio", "affordable", "affordable_error"]
+    return Table(
+        pd.DataFrame(rows, columns=columns),
+        {"network": "{network}"},
+        {
+            "error": "{error:.2f}",
+            "FC as good": "{as_good:unbroken}|–",
+            "cost ratio": "{cost_ratio:.1f}|–",
+            "FC in its budget": "{affordable:unbroken}|–",
+            "its error": "{affordable_error:.2f}|–",
+        },
+    )
 
 
-def readout_movement(records: Iterable[RunRecord], num_features: int) -> pd.DataFrame:
+def readout_movement(records: Iterable[RunRecord], num_features: int) -> Table:
     """How far the means and the readouts of the first layer of each GM network have come.
 
     Returns:
@@ -198,18 +201,25 @@ def readout_movement(records: Iterable[RunRecord], num_features: int) -> pd.Data
         last = table[(table.layer == 1) & (table.step == table.step.max())]
         if config.family is DENSE or last.empty:
             continue
-        width = config.widths[0]
-        share = config.num_components * width * num_features / num_parameters(config, num_features)
+        readouts = config.num_components * config.widths[0] * num_features
         moved = last.groupby("parameter").moved.median()
         rows.append(
             {
                 "network": _network_name(config, num_features),
-                "mu moved": two_digits(moved["mu"]),
-                "U moved": two_digits(moved["U"]),
-                "share of parameters in U": f"{100 * share:.0f} %",
+                "mu": moved["mu"],
+                "U": moved["U"],
+                "share": readouts / num_parameters(config, num_features),
             }
         )
-    return labelled(tidy(rows), "network")
+    return Table(
+        tidy(rows),
+        {"network": "{network}"},
+        {
+            "mu moved": "{mu:two digits}",
+            "U moved": "{U:two digits}",
+            "share of parameters in U": "{share:.0f %}",
+        },
+    )
 
 
 @measurement(version=1)

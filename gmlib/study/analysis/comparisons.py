@@ -1,8 +1,8 @@
-"""How arms and variants compare: summaries over seeds, and differences in pairs."""
+"""How arms and variants compare: summaries over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,43 +10,35 @@ import scipy
 
 from gmlib.study.analysis.curves import (
     MEASURES,
-    at_epoch_ends,
     by_variant,
     diverged,
     first_hits,
+    groups,
     init_table,
     runs_table,
     tidy,
     trained,
     trained_pairs,
 )
-from gmlib.study.analysis.statistics import (
-    bootstrap_interval,
-    median_interval,
-    sign_test,
-    t_interval,
-    wins,
-)
-from gmlib.study.analysis.text import labelled, mean_range, median_range, two_digits
-from gmlib.study.datasets.catalogue import dataset_title
+from gmlib.study.analysis.statistics import mean_range, median_range, t_interval
+from gmlib.study.analysis.text import Table, ranged
 from gmlib.study.runs.records import RunRecord
 
 __all__ = [
     "depth_table",
     "divergence_table",
-    "epochs_to_match",
     "init_summary",
     "measures_summary",
-    "paired_differences",
-    "paired_medians",
     "threshold_table",
     "training_losses",
     "variant_table",
-    "windows_table",
 ]
 
+_ERRORS = {"first_epoch": "epoch 1", "best": "best", "final": "final"}  # columns of `runs_table`
+_DIVERGED = "{diverged} of {seeds}"
 
-def measures_summary(runs: pd.DataFrame) -> pd.DataFrame:
+
+def measures_summary(runs: pd.DataFrame) -> Table:
     """By data set and arm, how many seeds diverged and the measures (%) of the others.
 
     Args:
@@ -56,23 +48,24 @@ def measures_summary(runs: pd.DataFrame) -> pd.DataFrame:
         One row a data set and arm: seeds, those that diverged, and mean and range of each measure.
     """
     rows = []
-    for (dataset, arm), group in _groups(runs, ["dataset", "arm"]):
+    for (dataset, arm), group in groups(runs, ["dataset", "arm"]):
         survivors = group[~group.diverged]
-        rows.append(
-            {
-                "in %": f"{dataset_title(dataset)}, {arm}",
-                "seeds": len(group),
-                "diverged": int(group.diverged.sum()),
-                **{
-                    name: mean_range(survivors[column], "{:.2f}")
-                    for column, name in MEASURES.items()
-                },
-            }
-        )
-    return labelled(tidy(rows), "in %")
+        row = {"dataset": dataset, "arm": arm, **_fates(group)}
+        for measure in MEASURES:
+            row |= mean_range(measure, survivors[measure])
+        rows.append(row)
+    return Table(
+        tidy(rows),
+        {"in %": "{dataset:title}, {arm}"},
+        {
+            "seeds": "{seeds}",
+            "diverged": "{diverged}",
+            **{name: ranged(measure, "{:.2f}") for measure, name in MEASURES.items()},
+        },
+    )
 
 
-def divergence_table(records: Sequence[RunRecord]) -> pd.DataFrame:
+def divergence_table(records: Sequence[RunRecord]) -> Table:
     """What became of each arm's seeds.
 
     Returns:
@@ -83,212 +76,96 @@ def divergence_table(records: Sequence[RunRecord]) -> pd.DataFrame:
     rows = []
     runs = runs_table(records)
     for arm in runs.arm.unique():
-        lost = runs.diverged[runs.arm == arm]
-        steps = pd.Series(
-            [
-                record.curves["step"][np.isfinite(record.curves["test_loss"]).argmin()]
-                for record in records
-                if record.config.arm == arm and diverged(record)
-            ],
-            dtype=float,
-        )
-        survivors = pd.Series(trained(runs, arm, "first_epoch"))
-        share = scipy.stats.binomtest(int(lost.sum()), len(lost)).proportion_ci()
+        own = runs[runs.arm == arm]
+        steps = [
+            record.curves["step"][np.isfinite(record.curves["test_loss"]).argmin()]
+            for record in records
+            if record.config.arm == arm and diverged(record)
+        ]
+        interval = scipy.stats.binomtest(int(own.diverged.sum()), len(own)).proportion_ci()
         rows.append(
             {
                 "arm": arm,
-                "seeds": len(lost),
-                "diverged": int(lost.sum()),
-                "share": f"{lost.mean():.0%}",
-                "95 % interval": f"{share.low:.0%} to {share.high:.0%}",
-                "diverged by step": median_range(steps, "{:,.0f}"),
-                "error of the others (%)": mean_range(survivors, "{:.1f}"),
+                **_fates(own),
+                "share": own.diverged.mean(),
+                "share_low": interval.low,
+                "share_high": interval.high,
+                **median_range("step", pd.Series(steps, dtype=float)),
+                **mean_range("first_epoch", pd.Series(trained(runs, arm, "first_epoch"))),
             }
         )
-    return labelled(tidy(rows), "arm")
+    return Table(
+        tidy(rows),
+        {"arm": "{arm}"},
+        {
+            "seeds": "{seeds}",
+            "diverged": "{diverged}",
+            "share": "{share:.0%}",
+            "95 % interval": "{share_low:.0%} to {share_high:.0%}",
+            "diverged by step": ranged("step", "{:,.0f}"),
+            "error of the others (%)": ranged("first_epoch", "{:.1f}"),
+        },
+    )
 
 
-def init_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and range over seeds of `init_table`'s output scales by layer, and of the loss."""
+def init_summary(table: pd.DataFrame) -> Table:
+    """Mean and range over seeds of `init_table`'s output scales by layer, and of the loss.
+
+    Returns:
+        One row an arm and layer; the loss is the same for all layers of an arm.
+    """
     rows = []
     for arm in table.arm.unique():
         runs = table[table.arm == arm]
-        row = {"arm": arm}
+        loss = mean_range("initial_loss", runs.drop_duplicates("seed").initial_loss)
         for layer in sorted(runs.layer.unique()):
-            values = runs.loc[runs.layer == layer, "std_after"]
-            row[f"std, layer {layer}"] = mean_range(values, "{:.2g}")
-        row["initial test loss"] = mean_range(runs.drop_duplicates("seed").initial_loss, "{:.3g}")
-        rows.append(row)
-    return labelled(tidy(rows), "arm")
+            std = mean_range("std", runs.std_after[runs.layer == layer])
+            rows.append({"arm": arm, "layer": layer, **std, **loss})
+    return Table(
+        tidy(rows),
+        {"arm": "{arm}"},
+        {
+            "std, layer {layer}": ranged("std", "{:.2g}"),
+            "initial test loss": ranged("initial_loss", "{:.3g}"),
+        },
+    )
 
 
-def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL") -> pd.DataFrame:
+def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL") -> Table:
     """Seeds that reached each threshold, their first-hit steps, and the speed-up by pairs.
 
     Steps are given as median and range. The speed-up is the ratio of the steps of `slower` and
     `faster`, seed by seed, over the seeds of which both reached the threshold; its median and
     range are given.
+
+    Returns:
+        One row a threshold and arm; the speed-up is the same for all arms of a threshold.
     """
     rows = []
     for threshold, group in hits.groupby("threshold", sort=False):
-        row = {"threshold": f"{threshold:g} %"}
-        for arm, runs in group.groupby("arm", sort=False):
-            steps = runs.step.dropna()
-            row[str(arm)] = f"{len(steps)} of {len(runs)}"
-            if len(steps):
-                row[str(arm)] += f": {median_range(steps, '{:,.0f}')}"
+        speedups = pd.Series(dtype=float)
         if {faster, slower} <= set(group.arm):
             pairs = group.pivot(index="seed", columns="arm", values="step")
-            row[f"{faster} over {slower}"] = median_range(
-                (pairs[slower] / pairs[faster]).dropna(), "{:,.1f}x"
-            )
-        rows.append(row)
-    return labelled(tidy(rows), "threshold")
-
-
-def paired_differences(
-    runs: pd.DataFrame, columns: Sequence[str], arm: str = "KUMAR", other: str = "BL"
-) -> pd.DataFrame:
-    """Differences ``arm - other`` of errors, seed by seed, over the pairs in which both trained.
-
-    Returns:
-        One row a column: the number of pairs and of those lost to divergence, wins of `arm` with
-        the two-sided p-value of the sign test, the mean difference in percentage points, and its
-        95 % intervals by the bootstrap over pairs and by Student's t.
-    """
-    pairs, num_lost = trained_pairs(runs, arm, other)
-    rows = []
-    for column in columns:
-        difference = pairs[column] - pairs[f"{column}_other"]
-        low, high = bootstrap_interval(difference)
-        rows.append(
-            {
-                "test error": column,
-                "pairs": len(difference),
-                "lost to divergence": num_lost,
-                f"{arm} lower": wins(difference),
-                "sign test p": f"{sign_test(difference):.2g}",
-                "mean difference": f"{difference.mean():.2f}",
-                "bootstrap 95 %": f"[{low:.2f}, {high:.2f}]",
-                "t 95 %": "[{:.2f}, {:.2f}]".format(*t_interval(difference)),
-            }
-        )
-    return labelled(tidy(rows), "test error")
-
-
-def paired_medians(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> pd.DataFrame:
-    """Differences ``arm - other`` of the measures, seed by seed, and their median.
-
-    Args:
-        runs: As `measures_table` gives.
-        arm: The arm that is hoped to be lower.
-        other: The arm that it is compared with.
-
-    Returns:
-        One row a data set and measure, over the pairs in which both arms trained: wins of `arm`,
-        the number of pairs lost to divergence, the two-sided p-value of the sign test, the median
-        difference in percentage points, and its `median_interval` with the interval's coverage.
-    """
-    rows = []
-    for (dataset,), group in _groups(runs, ["dataset"]):
-        pairs, num_lost = trained_pairs(group, arm, other)
-        for column, name in MEASURES.items():
-            difference = pairs[column] - pairs[f"{column}_other"]
-            low, high, coverage = median_interval(difference)
+            speedups = pairs[slower] / pairs[faster]
+        for arm, runs in group.groupby("arm", sort=False):
             rows.append(
                 {
-                    f"{arm} less {other}": f"{dataset_title(dataset)}, {name}",
-                    f"{arm} lower": wins(difference),
-                    "pairs lost": num_lost,
-                    "sign test p": f"{sign_test(difference):.2g}",
-                    "median": f"{difference.median():.2f}",
-                    "interval": f"[{low:.2f}, {high:.2f}]",
-                    "coverage": f"{100 * coverage:.1f} %",
+                    "threshold": threshold,
+                    "arm": arm,
+                    "seeds": len(runs),
+                    "reached": int(runs.step.count()),
+                    **median_range("step", runs.step),
+                    **median_range("speedup", speedups),
                 }
             )
-    return labelled(tidy(rows), f"{arm} less {other}")
+    reached = "{reached} of {seeds}"
+    columns = {"{arm}": f"{reached}: {ranged('step', '{:,.0f}', otherwise=reached)}"}
+    if {faster, slower} <= set(hits.arm):
+        columns[f"{faster} over {slower}"] = ranged("speedup", "{:,.1f}x")
+    return Table(tidy(rows), {"threshold": "{threshold:g} %"}, columns)
 
 
-def windows_table(
-    curves: pd.DataFrame, windows: Sequence[int], arm: str = "KUMAR", other: str = "BL"
-) -> pd.DataFrame:
-    """Wins and median difference by data set, for means over the last epochs of several numbers.
-
-    The mean over the last epoch is the final error, that over all epochs is the AUC; those between
-    are the final error, smoothed.
-
-    Args:
-        curves: As `curves_table` gives.
-        windows: Numbers of last epochs, of which those below the number of epochs are used. All
-            epochs are added.
-        arm: The arm that is hoped to be lower.
-        other: The arm that it is compared with.
-
-    Returns:
-        One row a data set, over the pairs in which both arms trained: by number of epochs, wins of
-        `arm` and the median over pairs of ``arm - other`` in percentage points.
-    """
-    rows = []
-    for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
-        differences = ours - theirs
-        row = {"mean over": dataset_title(dataset)}
-        for window in (*(window for window in windows if window < len(ours)), len(ours)):
-            means = differences.tail(window).mean()
-            name = "all" if window == len(ours) else "the last" if window == 1 else f"last {window}"
-            row[name] = f"{wins(means)}: {means.median():.2f}" if len(means) else "–"
-        rows.append(row)
-    return labelled(tidy(rows), "mean over")
-
-
-def epochs_to_match(curves: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> pd.DataFrame:
-    """How many epochs each arm of a pair takes to the best error of `other`.
-
-    Args:
-        curves: As `curves_table` gives.
-        arm: The arm that is hoped to be sooner.
-        other: The arm whose lowest error at the end of an epoch is the mark.
-
-    Returns:
-        One row a data set, over the pairs in which both arms trained: the number of pairs, median
-        and range of the epoch at which `other` had its best error, the number of pairs in which
-        `arm` had an error at most as high, and median and range of the first epoch at which it had.
-    """
-    rows = []
-    for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
-        # Errors are multiples of 1/N; the slack is for their rounding alone.
-        reached = ours <= theirs.min() + 1e-9
-        first = reached.idxmax()[reached.any()]
-        rows.append(
-            {
-                "epochs": dataset_title(dataset),
-                "pairs": len(theirs.columns),
-                f"{other}'s best": median_range(theirs.idxmin(), "{:g}"),
-                f"{arm} got there": f"{len(first)} of {len(theirs.columns)}",
-                f"{arm}'s first": median_range(first, "{:g}"),
-            }
-        )
-    return labelled(tidy(rows), "epochs")
-
-
-def _paired_curves(
-    curves: pd.DataFrame, arm: str, other: str
-) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-    """By data set, the errors of two arms by epoch (rows) and seed, where both trained."""
-    paired = {}
-    for (dataset,), group in _groups(curves, ["dataset"]):
-        ends = at_epoch_ends(group[~group.diverged])
-        ours, theirs = (
-            ends[ends.arm == name]
-            .assign(epoch=ends.epoch.round())
-            .pivot(index="epoch", columns="seed", values="test_error")
-            for name in (arm, other)
-        )
-        seeds = ours.columns.intersection(theirs.columns)
-        paired[dataset] = (ours[seeds], theirs[seeds])
-    return paired
-
-
-def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
+def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> Table:
     """Each depth and arm from its start to its end.
 
     Args:
@@ -304,19 +181,27 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> pd.DataFrame:
         runs, scales = runs_table(own), init_table(own)
         for arm in runs.arm.unique():
             starts = scales[scales.arm == arm].groupby("layer").std_after.mean()
-            lost = runs.diverged[runs.arm == arm]
-            row = {
-                "layers": f"{depth}, {arm}",
-                "std, last layer": two_digits(starts.iloc[-1]),
-                "diverged": f"{int(lost.sum())} of {len(lost)}",
-            }
-            for column, name in (("first_epoch", "epoch 1"), ("best", "best"), ("final", "final")):
-                row[name] = mean_range(pd.Series(trained(runs, arm, column)), "{:.2f}")
-            rows.append(row)
-    return labelled(tidy(rows), "layers")
+            rows.append(
+                {
+                    "layers": depth,
+                    "arm": arm,
+                    "std": starts.iloc[-1],
+                    **_fates(runs[runs.arm == arm]),
+                    **_errors(runs, arm),
+                }
+            )
+    return Table(
+        tidy(rows),
+        {"layers": "{layers}, {arm}"},
+        {
+            "std, last layer": "{std:two digits}",
+            "diverged": _DIVERGED,
+            **{name: ranged(column, "{:.2f}") for column, name in _ERRORS.items()},
+        },
+    )
 
 
-def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> pd.DataFrame:
+def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> Table:
     """Each variant from its start to its end, and how its final errors compare in pairs.
 
     Returns:
@@ -331,47 +216,59 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
     rows = []
     for variant, own in records.items():
         layers = starts[starts.arm == variant]
-        logits = layers.std_after[layers.layer == layers.layer.max()]
-        hits = first_hits(own, [5.0]).step
-        reached = hits.dropna()
-        row = {
-            "variant": variant,
-            "std of logits": two_digits(logits.mean()),
-            "diverged": f"{int(runs.diverged[runs.arm == variant].sum())} of {len(own)}",
-        }
-        for column, name in (("first_epoch", "epoch 1"), ("best", "best"), ("final", "final")):
-            row[name] = mean_range(pd.Series(trained(runs, variant, column)), "{:.2f}")
-        row["steps to 5 %"] = (
-            f"{reached.median():,.0f} ({len(reached)} of {len(hits)})" if len(reached) else "–"
-        )
+        steps = first_hits(own, [5.0]).step
+        pairs, _ = trained_pairs(runs, variant, reference)
         if variant == reference:
-            row[f"final, less {reference}'s"] = "–"
-        else:
-            pairs, _ = trained_pairs(runs, variant, reference)
-            difference = pairs.final - pairs.final_other
-            text = f"{difference.mean():+.2f}"
-            if len(difference) > 1:
-                text += " [{:+.2f}, {:+.2f}]".format(*t_interval(difference))
-            row[f"final, less {reference}'s"] = (
-                f"{text}, {len(difference)}" if len(difference) else "–"
-            )
-        rows.append(row)
-    return labelled(tidy(rows), "variant")
+            pairs = pairs[:0]  # it is compared with nothing
+        difference = pairs.final - pairs.final_other
+        low, high = t_interval(difference)
+        rows.append(
+            {
+                "variant": variant,
+                "std": layers.std_after[layers.layer == layers.layer.max()].mean(),
+                **_fates(runs[runs.arm == variant]),
+                **_errors(runs, variant),
+                "reached": int(steps.count()),
+                "step": steps.median(),
+                "pairs": len(difference),
+                "difference": difference.mean(),
+                "difference_low": low,
+                "difference_high": high,
+            }
+        )
+    mean, interval = "{difference:+.2f}", "[{difference_low:+.2f}, {difference_high:+.2f}]"
+    return Table(
+        tidy(rows),
+        {"variant": "{variant}"},
+        {
+            "std of logits": "{std:two digits}",
+            "diverged": _DIVERGED,
+            **{name: ranged(column, "{:.2f}") for column, name in _ERRORS.items()},
+            "steps to 5 %": "{step:,.0f} ({reached} of {seeds})|–",
+            f"final, less {reference}'s": f"{mean} {interval}, {{pairs}}|{mean}, {{pairs}}|–",
+        },
+    )
 
 
-def training_losses(records: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
+def training_losses(records: Mapping[str, Sequence[RunRecord]]) -> Table:
     """Mean and range, over each variant's seeds that trained, of the last epoch's training loss."""
     rows = []
     for variant, own in records.items():
-        losses = pd.Series([r.curves["train_loss"][-1] for r in own if not diverged(r)])
-        rows.append({"variant": variant, "last training loss": mean_range(losses, "{:.3f}")})
-    return labelled(tidy(rows), "variant")
+        losses = [record.curves["train_loss"][-1] for record in own if not diverged(record)]
+        rows.append({"variant": variant, **mean_range("loss", pd.Series(losses, dtype=float))})
+    return Table(
+        tidy(rows), {"variant": "{variant}"}, {"last training loss": ranged("loss", "{:.3f}")}
+    )
 
 
-def _groups(
-    table: pd.DataFrame, columns: list[str]
-) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The rows that agree in some columns, with what they agree in, in order of appearance."""
-    for names, group in table.groupby(columns, sort=False):
-        assert isinstance(names, tuple)
-        yield tuple(map(str, names)), group
+def _fates(runs: pd.DataFrame) -> dict[str, object]:
+    """How many seeds there are, and how many of them diverged."""
+    return {"seeds": len(runs), "diverged": int(runs.diverged.sum())}
+
+
+def _errors(runs: pd.DataFrame, arm: str) -> dict[str, float]:
+    """Mean and range of each of an arm's errors over the seeds that trained."""
+    errors: dict[str, float] = {}
+    for column in _ERRORS:
+        errors |= mean_range(column, pd.Series(trained(runs, arm, column)))
+    return errors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "curves_table",
     "errors_at",
     "first_hits",
+    "groups",
     "init_table",
     "measures_table",
     "movement_table",
@@ -260,3 +261,12 @@ def movement_table(records: Iterable[RunRecord]) -> pd.DataFrame:
 def tidy(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """A table of rows."""
     return pd.DataFrame(list(rows))
+
+
+def groups(
+    table: pd.DataFrame, columns: list[str]
+) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The rows that agree in some columns, with what they agree in, in order of appearance."""
+    for names, group in table.groupby(columns, sort=False):
+        assert isinstance(names, tuple)
+        yield tuple(map(str, names)), group

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gmlib.functional import relu_moments
 from gmlib.study import datasets
+from gmlib.study.analysis.text import Table
 from gmlib.study.runs.measurements import Load, measurement
 from gmlib.study.runs.records import RunRecord
 
@@ -119,23 +120,25 @@ def _gates(mu: Array, sigma: Array, images: Tensor) -> Array:
     return relu_moments(m, t)[1].numpy()
 
 
-def displacement_table(moved_by_arm: Mapping[str, Mapping[str, Array]]) -> pd.DataFrame:
+def displacement_table(moved_by_arm: Mapping[str, Mapping[str, Array]]) -> Table:
     """`mean_displacement` of each arm after the first and after the last epoch."""
+    quantities = {"moved": "absolute", "relative": "relative", "size": "spread", "gates": "gates"}
     rows = []
     for arm, moved in moved_by_arm.items():
         epochs = len(moved["absolute"]) - 1
-        rows += [
-            {
-                "arm": arm,
-                "epoch": epoch,
-                "moved": f"{moved['absolute'][epoch]:.2f}",
-                "relative": f"{moved['relative'][epoch]:.2f}",
-                "size": f"{moved['spread'][epoch]:.2f}",
-                "gates changed by": f"{moved['gates'][epoch]:.2f}",
-            }
-            for epoch in sorted({0, min(1, epochs), epochs})
-        ]
-    return pd.DataFrame(rows).set_index(["arm", "epoch"])
+        for epoch in sorted({0, min(1, epochs), epochs}):
+            values = {name: moved[quantity][epoch] for name, quantity in quantities.items()}
+            rows.append({"arm": arm, "epoch": epoch, **values})
+    return Table(
+        pd.DataFrame(rows),
+        {"arm": "{arm}", "epoch": "{epoch}"},
+        {
+            "moved": "{moved:.2f}",
+            "relative": "{relative:.2f}",
+            "size": "{size:.2f}",
+            "gates changed by": "{gates:.2f}",
+        },
+    )
 
 
 def _mixture(record: RunRecord) -> tuple[Array, Array]:

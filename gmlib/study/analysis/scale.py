@@ -17,7 +17,7 @@ from torch.nn.utils import skip_init
 from gmlib.init import baseline_, fan_in_, output_std, scale_report
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import datasets
-from gmlib.study.analysis.text import two_digits
+from gmlib.study.analysis.text import Table
 from gmlib.study.runs.measurements import Load, measurement
 
 __all__ = [
@@ -77,7 +77,9 @@ def first_layer_scales(
                     scale = _scale(gamma, side**2)
                     draws = max(10, 400 // num_components)
                     seeds = range(seed, seed + draws)
-                    stds = _measured(scale, [side**2, _NUM_OUTPUTS], num_components, seeds, inputs)
+                    stds = _drawn_stds(
+                        scale, [side**2, _NUM_OUTPUTS], num_components, seeds, inputs
+                    )
                     rows.append(
                         {
                             "dataset": name,
@@ -119,7 +121,7 @@ def stack_scales(
     rows = []
     for gamma in gammas:
         seeds = range(seed, seed + draws)
-        stds = _measured(gamma, [features, *widths], num_components, seeds, inputs)
+        stds = _drawn_stds(gamma, [features, *widths], num_components, seeds, inputs)
         squared_norm = float(features)
         for layer, (d, width) in enumerate(zip((features, *widths), widths, strict=False)):
             scale = _scale(gamma, d)
@@ -136,11 +138,14 @@ def stack_scales(
     return pd.DataFrame(rows)
 
 
-def stack_summary(table: pd.DataFrame) -> pd.DataFrame:
+def stack_summary(table: pd.DataFrame) -> Table:
     """`stack_scales` as a table to read."""
-    names = {"predicted": "predicted", "measured": "measured", "low": "lowest", "high": "highest"}
-    rows = table[list(names)].map(two_digits).rename(columns=names)
-    return rows.set_index(pd.MultiIndex.from_frame(table[["init", "layer"]]))
+    names = {"predicted": "predicted", "measured": "measured", "lowest": "low", "highest": "high"}
+    return Table(
+        table,
+        {"init": "{init}", "layer": "{layer}"},
+        {name: f"{{{column}:two digits}}" for name, column in names.items()},
+    )
 
 
 def worst_disagreement(table: pd.DataFrame) -> float:
@@ -160,7 +165,7 @@ def _resized(images: Tensor, side: int) -> Tensor:
     return datasets.standardize_images(blocks.squeeze(1))
 
 
-def _measured(
+def _drawn_stds(
     gamma: float | None,
     widths: Sequence[int],
     num_components: int,

@@ -17,7 +17,7 @@ from gmlib.functional import gm_layer
 from gmlib.init import kumar_
 from gmlib.layer import GaussianMixtureLayer
 from gmlib.study import datasets
-from gmlib.study.analysis.text import labelled
+from gmlib.study.analysis.text import Table
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.runs.measurements import Load, measurement
 from gmlib.study.runs.training import build_network, first_step
@@ -89,18 +89,17 @@ def calibration_invariance(
     return pd.DataFrame(rows)
 
 
-def invariance_table(measured: pd.DataFrame) -> pd.DataFrame:
+def invariance_table(invariance: pd.DataFrame) -> Table:
     """`calibration_invariance` as a table to read."""
-    small = measured.deviation < 1e-4
-    table = pd.DataFrame(
+    return Table(
+        invariance,
+        {"seed": "{seed}"},
         {
-            "seed": measured.seed,
-            "logits multiplied by": measured.ratio.map("{:.3g}".format),
-            "largest deviation": measured.deviation.map("{:.0e}".format).mask(small, "below 1e-4"),
-            "same prediction": measured.agreement.map("{:.1%}".format),
-        }
+            "logits multiplied by": "{ratio:.3g}",
+            "largest deviation": "{deviation:.0e or below 1e-4}",
+            "same prediction": "{agreement:.1%}",
+        },
     )
-    return labelled(table, "seed")
 
 
 @measurement(version=1)
@@ -121,14 +120,14 @@ def first_steps(configs: Sequence[RunConfig], *, load: Load = datasets.load) -> 
     return pd.DataFrame(rows)
 
 
-def first_step_table(steps: pd.DataFrame) -> pd.DataFrame:
+def first_step_table(steps: pd.DataFrame) -> Table:
     """`first_steps` by parameter and arm: the median over seeds."""
-    labels = [f"{row.parameter}, layer {row.layer}" for row in steps.itertuples()]
-    medians = steps.assign(parameter=labels).pivot_table(
-        index="parameter", columns="arm", values="step", aggfunc="median", sort=False
+    keys = ["parameter", "layer", "arm"]
+    return Table(
+        steps.groupby(keys, sort=False).step.median().reset_index(),
+        {"parameter": "{parameter}, layer {layer}"},
+        {"{arm}": "{step:.2g %}"},
     )
-    percent = medians.map(lambda size: f"{100 * size:.2g} %")
-    return percent.rename_axis(index=None, columns="parameter")
 
 
 @measurement(version=1)

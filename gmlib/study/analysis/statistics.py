@@ -1,4 +1,4 @@
-"""Intervals and tests for a few paired values."""
+"""Ranges, intervals and tests for a few values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ from numpy.typing import ArrayLike
 
 __all__ = [
     "bootstrap_interval",
+    "mean_range",
     "median_interval",
+    "median_range",
     "sign_test",
     "t_interval",
     "wins",
 ]
+
+
+def mean_range(name: str, values: pd.Series) -> dict[str, float]:
+    """Mean, lowest and highest value as ``name``, ``name_low`` and ``name_high``; NaN of none."""
+    return _range(name, values, values.mean())
+
+
+def median_range(name: str, values: pd.Series) -> dict[str, float]:
+    """Median, lowest and highest value as ``name``, ``name_low`` and ``name_high``; NaN of none."""
+    return _range(name, values, values.median())
+
+
+def _range(name: str, values: pd.Series, middle: float) -> dict[str, float]:
+    return {name: middle, f"{name}_low": values.min(), f"{name}_high": values.max()}
 
 
 def median_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
@@ -66,9 +82,9 @@ def t_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def wins(differences: pd.Series) -> str:
-    """How many differences are negative, of how many."""
-    return f"{int((differences < 0).sum())} of {len(differences)}"
+def wins(differences: pd.Series) -> int:
+    """How many differences are negative."""
+    return int((differences < 0).sum())
 
 
 def sign_test(differences: pd.Series) -> float:
@@ -76,4 +92,4 @@ def sign_test(differences: pd.Series) -> float:
     decided = int((differences != 0).sum())
     if not decided:
         return np.nan
-    return float(scipy.stats.binomtest(int((differences < 0).sum()), decided).pvalue)
+    return float(scipy.stats.binomtest(wins(differences), decided).pvalue)

@@ -1,4 +1,4 @@
-"""Figures of tests and mutants: from files to tables, and what the files of the project say."""
+"""Values of speed, tests and mutants: from files to tables, and the files of the project."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -46,16 +47,23 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_tables_of_figures(file: Path) -> None:
+def test_tables_of_values(file: Path) -> None:
     rows = benchmarks.torture_rows(file)
     wide = benchmarks.wide_table(rows, "ulps")
-    assert list(wide.itertuples(name=None)) == [
+    assert wide.numbers[["what", "case", "value"]].to_numpy().tolist() == [
+        ["F, z ≥ −5", "single", 3.4e-07],
+        ["F, z ≥ −5", "double", 2.5],
+        ["G, z < −5", "single", 0.5],
+        ["G, z < −5", "double", 0.75],
+    ]
+    assert list(wide.text.itertuples(name=None)) == [
         ("F, z ≥ −5", "3.4e-07", "2.5"),
         ("G, z < −5", "0.5", "0.75"),
     ]
-    assert list(wide.columns) == ["single", "double"]
-    table = benchmarks.figures_table(rows, "kills", "ulps")
-    assert list(table.itertuples(name=None))[:3] == [
+    assert list(wide.text.columns) == ["single", "double"]
+    table = benchmarks.values_table(rows, "kills", "ulps")
+    assert table.numbers.value.tolist() == [100_000, "some", 3.4e-07, 2.5, 0.5, 0.75]
+    assert list(table.text.itertuples(name=None))[:3] == [
         ("killed", "100,000", "test_b.py: two of them"),
         ("a share", "some", "test_b.py: two of them"),
         ("F, z ≥ −5, single", "3.4e-07", "test_a.py: one"),
@@ -64,18 +72,27 @@ def test_tables_of_figures(file: Path) -> None:
 
 def test_counts_stay_counts(file: Path) -> None:
     file.write_text(json.dumps([ROWS[-2]]))
-    table = benchmarks.figures_table(benchmarks.torture_rows(file), "kills")
-    assert table["value"].tolist() == ["100,000"]
+    table = benchmarks.values_table(benchmarks.torture_rows(file), "kills")
+    assert table.numbers.value.dtype == int
+    assert table.text["value"].tolist() == ["100,000"]
+    file.write_text(json.dumps(ROWS[:-1]))
+    beside_others = benchmarks.values_table(benchmarks.torture_rows(file), "kills", "ulps")
+    assert beside_others.text["value"].tolist()[:2] == ["100,000", "3.4e-07"]
 
 
-@pytest.mark.parametrize("table", [benchmarks.figures_table, benchmarks.wide_table])
+@pytest.mark.parametrize("table", [benchmarks.values_table, benchmarks.wide_table])
 def test_a_section_that_is_not_there_is_named(table, file: Path) -> None:
-    with pytest.raises(KeyError, match="no figures of 'none', only of ulps, kills"):
+    with pytest.raises(KeyError, match="no values of 'none', only of ulps, kills"):
         table(benchmarks.torture_rows(file), "none")
 
 
 def test_tables_of_mutants() -> None:
-    assert list(benchmarks.mutants_table(MUTANTS).itertuples(name=None)) == [
+    table = benchmarks.mutants_table(MUTANTS)
+    assert list(table.numbers.itertuples(index=False, name=None)) == [
+        ("gmlib/a.py", 8, 2, 6, 0.75),
+        ("gmlib/b.py", 4, 1, 3, 0.75),
+    ]
+    assert list(table.text.itertuples(name=None)) == [
         ("gmlib/a.py", 8, 6, "75.0%"),
         ("gmlib/b.py", 4, 3, "75.0%"),
     ]
@@ -94,21 +111,86 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         benchmarks.torture_rows(path)
     for content in ({}, [{"what": 1}]):
         path.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match="not figures of tests; `make torture` writes them"):
+        with pytest.raises(ValueError, match="not values of tests; `make torture` writes them"):
             benchmarks.torture_rows(path)
+
+
+# --- Speed ---------------------------------------------------------------------------------------
+
+QUARTILES = {"low": 1.9, "median": 2.0, "high": 2.2}
+
+
+@pytest.fixture
+def speed() -> dict[str, Any]:
+    return {
+        "machine": {"cpu": "a processor", "torch": "2.13.0"},
+        "step": {
+            "paths": {
+                "gmlib": {"ms": {"median": 4.0}, "bare_products": QUARTILES},
+                "bare products": {
+                    "ms": {"median": 2.0},
+                    "bare_products": {"low": 1.0, "median": 1.0, "high": 1.0},
+                },
+            },
+            "ratios": {"gmlib / bare products": QUARTILES},
+        },
+        "scaling": {
+            "K": {"values": [4, 8], "ms": [{"median": 1.0}, {"median": 1.9}], "exponent": 0.93},
+            "d": {"values": [7], "ms": [{"median": 3.0}], "exponent": 0.5},
+        },
+        "sampling": {},
+        "together": None,
+    }
+
+
+def test_tables_of_speed(speed: dict[str, Any]) -> None:
+    steps = benchmarks.step_table(speed)
+    assert list(steps.index) == ["bare products", "gmlib"]  # the quickest first
+    assert steps.loc["gmlib"].to_dict() == {**QUARTILES, "ms": 4.0}
+    assert benchmarks.ratio_table(speed).loc["gmlib / bare products", "high"] == 2.2
+    scaling = benchmarks.scaling_table(speed)
+    assert scaling.to_dict("list") == {
+        "size": ["K", "K", "d"],
+        "value": [4, 8, 7],
+        "ms": [1.0, 1.9, 3.0],
+        "exponent": [0.93, 0.93, 0.5],
+    }
+
+
+def test_reads_what_was_written(speed: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    file.write_text(json.dumps(speed))
+    assert benchmarks.read(file) == speed
+
+
+def test_a_missing_file_of_speed_says_who_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json does not exist; `make bench`"):
+        benchmarks.read(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [("{", "is not JSON"), ('{"step": {}}', r"lacks \['machine', 'sampling', 'scaling'")],
+)
+def test_a_bad_file_of_speed_is_refused(content: str, match: str, tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=match):
+        benchmarks.read(file)
 
 
 # --- The project's own ---------------------------------------------------------------------------
 
 
 def names_in(file: str) -> set[str]:
-    """Names of the tests and their classes, for a file by its name or path."""
-    (path,) = (ROOT / "tests").rglob(Path(file).name)
-    nodes = ast.walk(ast.parse(path.read_text()))
+    """Names of the tests and their classes in the file of a path, or in those of a name."""
+    paths = [ROOT / file] if "/" in file else list((ROOT / "tests").rglob(file))
+    assert paths, file
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
-def test_the_figures_are_of_tests_that_there_are() -> None:
+def test_the_values_are_of_tests_that_there_are() -> None:
     for test in benchmarks.torture_rows().test:
         file, *names = test.split("::")
         assert (ROOT / file).exists()
@@ -136,3 +218,10 @@ def test_mutants_die_and_survivors_have_reasons() -> None:
     for module, own in mutants.items():
         assert len(own["survivors"]) <= 0.1 * own["mutants"], module
         assert all(survivor["reason"] for survivor in own["survivors"]), module
+
+
+def test_the_file_of_speed_is_complete() -> None:
+    own = benchmarks.read()
+    assert own["study"]["runs"] == 15
+    assert {"gmlib", "bare products", "plain autograd"} <= set(benchmarks.step_table(own).index)
+    assert (benchmarks.scaling_table(own).exponent <= 1.1).all()

@@ -211,16 +211,23 @@ def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
     table = displacement_table(
         {arm: mean_displacement(record, load=load) for arm, record in moved.items()}
     )
-    gates = table.pop("gates changed by")
+    numbers, text = table.numbers, table.text
+    assert list(numbers) == ["arm", "epoch", "moved", "relative", "size", "gates"]
+    assert numbers.moved.tolist() == [0.0, 2.5, 5.5, 0.0]
+    assert numbers.relative.tolist() == [0.0, 0.5, 1.25, 0.0]
+    assert numbers["size"].tolist() == pytest.approx([3.5, 6.0, 2.0, math.sqrt(2)])
+    assert (numbers.gates == 0.0).tolist() == [True, False, False, True]
+    assert list(text) == ["moved", "relative", "size", "gates changed by"]
+    assert text.index.names == ["arm", "epoch"]
+    assert text.iloc[:, :3].T.to_dict("list") == {
+        ("KUMAR", 0): ["0.00", "0.00", "3.50"],
+        ("KUMAR", 1): ["2.50", "0.50", "6.00"],
+        ("KUMAR", 2): ["5.50", "1.25", "2.00"],
+        ("BL", 0): ["0.00", "0.00", "1.41"],
+    }
+    gates = text["gates changed by"]
     assert gates["KUMAR", 0] == gates["BL", 0] == "0.00"
     assert float(gates["KUMAR", 1]) > 0
-    assert table.index.names == ["arm", "epoch"]
-    assert table.to_dict("index") == {
-        ("KUMAR", 0): {"moved": "0.00", "relative": "0.00", "size": "3.50"},
-        ("KUMAR", 1): {"moved": "2.50", "relative": "0.50", "size": "6.00"},
-        ("KUMAR", 2): {"moved": "5.50", "relative": "1.25", "size": "2.00"},
-        ("BL", 0): {"moved": "0.00", "relative": "0.00", "size": "1.41"},
-    }
 
 
 # --- What has no ellipses ------------------------------------------------------------------------

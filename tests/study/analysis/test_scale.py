@@ -127,7 +127,7 @@ def test_the_fan_in_scale() -> None:
 
 
 def test_a_row_a_setting_with_the_predicted_std(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "_measured", lambda *_: np.ones((1, 1)))
+    monkeypatch.setattr(scale, "_drawn_stds", lambda *_: np.ones((1, 1)))
     gammas = [None, 0.25, 2]
     table = scale.first_layer_scales([SIX, FOUR], [2], [3, 500], gammas)
     table = pd.concat([table, scale.first_layer_scales([SIX], [6, 3], [1], [0.5])])
@@ -154,7 +154,7 @@ def test_more_draws_of_few_components(monkeypatch: pytest.MonkeyPatch) -> None:
         assert inputs.shape == (256, 9)  # of 300
         return np.ones((len(seeds), 1))
 
-    monkeypatch.setattr(scale, "_measured", spy)
+    monkeypatch.setattr(scale, "_drawn_stds", spy)
     counts = {1: 400, 3: 133, 30: 13, 40: 10, 41: 10, 1000: 10}
     table = scale.first_layer_scales([SIX], [3], list(counts), [0.5], seed=7)
     assert dict(zip(table.K, table.draws, strict=True)) == counts
@@ -191,7 +191,7 @@ def test_prediction_and_measurement_meet(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_prediction_passes_its_mean_square_on(
     gamma: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scale, "_measured", lambda *_: np.ones((2, 3)))
+    monkeypatch.setattr(scale, "_drawn_stds", lambda *_: np.ones((2, 3)))
     table = scale.stack_scales(SIX, [8, 5, 3], 4, [gamma], draws=2)
     c = 1 / 3 + math.sqrt(3) / (2 * math.pi)
     q, expected = 36.0, []
@@ -264,6 +264,24 @@ def test_a_single_draw_is_its_own_lowest_and_highest(seed: int) -> None:
     table = scale.stack_scales(FOUR, [5, 3], 2, [0.5], draws=1, seed=seed)
     assert (table.low == table.measured).all()
     assert (table.high == table.measured).all()
+
+
+def test_stack_summary() -> None:
+    rows = [("fan-in", 1, 0.0312, 0.031, 1.48e-7, 0.0419), ("0.5", 2, 8159.9, 7100.0, 550.0, 18e3)]
+    columns = ["init", "layer", "predicted", "measured", "low", "high"]
+    table = scale.stack_summary(pd.DataFrame(rows, columns=columns))
+    assert list(table.numbers.itertuples(index=False, name=None)) == rows
+    assert table.text.index.names == ["init", "layer"]
+    assert table.text.to_dict("index") == {
+        ("fan-in", 1): {
+            **{"predicted": "0.031", "measured": "0.031"},
+            **{"lowest": "1.5e-07", "highest": "0.042"},
+        },
+        ("0.5", 2): {
+            **{"predicted": "8,200", "measured": "7,100"},
+            **{"lowest": "550", "highest": "18,000"},
+        },
+    }
 
 
 def test_the_worst_disagreement_is_relative_and_to_either_side() -> None:

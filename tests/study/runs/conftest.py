@@ -1,21 +1,30 @@
-"""What the tests of several modules need: a ledger, runs that wait, and processes that end."""
+"""What the tests of several modules need: ledgers, runs to look at, processes that end."""
 
 from __future__ import annotations
 
+import math
+import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from joblib.externals.loky import get_reusable_executor
+from ledger_files import Contents, lasting
 from sweeping import group
+from training_checks import Spied
 
+from gmlib.study import datasets
 from gmlib.study.plan.config import RunConfig
-from gmlib.study.runs import places
+from gmlib.study.runs import places, training
 from gmlib.study.runs.ledger import Ledger
 from gmlib.study.runs.records import RunRecord
+from gmlib.study.runs.sweeps import sweep
 from gmlib.study.runs.training import train
 
 
@@ -49,12 +58,8 @@ def hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def bounded() -> Iterator[None]:
-    """No wait for other processes lasts for ever."""
-
-    def give_up(*_: object) -> None:
-        raise TimeoutError("other processes took too long")
-
-    before = signal.signal(signal.SIGALRM, give_up)
+    """What hangs fails."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
     signal.alarm(300)
     yield
     signal.alarm(0)
@@ -95,3 +100,95 @@ def start_reproduce(
         for member in group(process):
             member.kill()
         process.wait()
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blobs() -> datasets.Dataset:
+    """The small data set that `tiny` runs are trained on."""
+    return datasets.load("own_runs:blobs")
+
+
+@pytest.fixture
+def spied(monkeypatch: pytest.MonkeyPatch) -> Spied:
+    """Networks that are built from now on, and the batches that they are trained on."""
+    spy = Spied()
+    monkeypatch.setattr(training, "build_network", spy.build)
+    return spy
+
+
+@pytest.fixture(params=[False, True], ids=["denormals kept", "denormals flushed"])
+def state(request: pytest.FixtureRequest) -> Iterator[Callable[[], object]]:
+    """Set up an unusual global state; the value reads it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    torch.set_flush_denormal(request.param)
+
+    def flushed() -> bool:
+        return bool(torch.tensor(1e-310, dtype=torch.float64).mul(1.0) == 0.0)
+
+    def read() -> object:
+        return {
+            "threads": torch.get_num_threads(),
+            "denormals flushed": flushed(),
+            "torch's generator": hash(torch.random.get_rng_state().numpy().tobytes()),
+            "random's generator": hash(random.getstate()),
+            "NumPy's generator": hash(str(np.random.get_state())),  # noqa: NPY002
+            "gradients": torch.is_grad_enabled(),
+            "type": torch.get_default_dtype(),
+        }
+
+    assert flushed() == request.param
+    yield read
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+# --- Ledgers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def snapshots() -> dict[str, np.ndarray]:
+    """Arrays at three epochs, by parameter, of all kinds of numbers."""
+    rng = np.random.default_rng(0)
+    return {
+        "0.mu": rng.standard_normal((3, 2, 5)).astype(np.float32),
+        "0.sigma": np.float32([[[math.nan, math.inf]], [[-0.0, 1e-45]], [[1, 2]]]),
+    }
+
+
+@pytest.fixture
+def movement() -> dict[str, list[float]]:
+    """Distances at three evaluations, by parameter."""
+    return {
+        "0.mu": [0.0, 0.012346, 1.5e-7],
+        "0.sigma": [0.0, 1e30, math.nan],
+        "0.U": [math.nan, math.nan, math.nan],
+    }
+
+
+@pytest.fixture
+def configs(tiny: Callable[..., RunConfig]) -> list[RunConfig]:
+    """Three runs, two of them with snapshots."""
+    return [tiny(snapshots=True), tiny(seed=1, snapshots=True), tiny("FC")]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
+    """Where a module's tests find the runs that the first of them has trained."""
+    return Ledger(tmp_path_factory.mktemp("store") / "results")
+
+
+@pytest.fixture
+def whole(configs: list[RunConfig], store: Ledger, tmp_path: Path) -> Ledger:
+    """A ledger with the records of all of `configs`."""
+    sweep(configs, store, jobs=1)
+    return Ledger(shutil.copytree(store.folder, tmp_path / "whole"))
+
+
+@pytest.fixture
+def expected(whole: Ledger) -> Contents:
+    """What lasts of the records of `configs`."""
+    return lasting(whole)

@@ -1,45 +1,26 @@
-"""The ledger under fire: full and closed disks, rivals, damaged files, and clocks that jump."""
+"""Damaged files in the ledger: found, set aside and made good."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import itertools
-import json
 import os
 import re
 import shutil
-import signal
-import stat
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 import zipfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ledger_files import Contents, Damage, aged, content, forge, lasting, ledger_command
 
-from gmlib.study import cli
 from gmlib.study.plan.config import RunConfig
-from gmlib.study.runs import ledger as ledger_module
-from gmlib.study.runs import progress, provenance
-from gmlib.study.runs import sweeps as sweep_module
 from gmlib.study.runs.ledger import Ledger, LedgerError
-from gmlib.study.runs.records import RunRecord
 from gmlib.study.runs.sweeps import sweep
-from gmlib.study.runs.training import train
 
-Contents = dict[str, list[bytes]]
-Configure = Callable[..., RunConfig]
-MakeRecord = Callable[..., RunRecord]
+pytestmark = pytest.mark.usefixtures("bounded")
+
 
 AGAIN = "move it away and run the sweep again, or restore it from version control"
 CURES = (
@@ -48,557 +29,6 @@ CURES = (
     "it holds nothing",
     "it does not belong into a ledger",
 )
-
-
-@pytest.fixture(autouse=True)
-def bounded() -> Iterator[None]:
-    """What hangs fails."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "results")
-
-
-@pytest.fixture
-def configs(tiny: Configure) -> list[RunConfig]:
-    return [tiny(snapshots=True), tiny(seed=1, snapshots=True), tiny("FC")]
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
-    return Ledger(tmp_path_factory.mktemp("store") / "results")
-
-
-@pytest.fixture
-def whole(configs: list[RunConfig], store: Ledger, tmp_path: Path) -> Ledger:
-    """The records of all of them."""
-    sweep(configs, store, jobs=1)  # which trains for the first test only
-    return Ledger(shutil.copytree(store.folder, tmp_path / "whole"))
-
-
-@pytest.fixture
-def expected(whole: Ledger) -> Contents:
-    """What lasts of them."""
-    return lasting(whole)
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
-    """Configurations that are trained from now on, with one job."""
-    configs: list[RunConfig] = []
-
-    def spy(config: RunConfig, on_progress: Any) -> RunRecord:
-        configs.append(config)
-        return train(config, on_progress)
-
-    monkeypatch.setattr(sweep_module, "train", spy)
-    return configs
-
-
-def content(path: Path) -> Any:
-    """All that a repair must not lose, of whatever kind the file is."""
-    mode = path.lstat().st_mode
-    if stat.S_ISLNK(mode):
-        return "link", os.readlink(path)
-    if stat.S_ISDIR(mode):
-        return {child.name: content(child) for child in path.iterdir()}
-    return path.read_bytes() if stat.S_ISREG(mode) else stat.S_IFMT(mode)
-
-
-def lasting(ledger: Ledger) -> Contents:
-    """The files' bytes, but for the lines that tell when and where a run was made."""
-    passing = (b' "wall_time"', b' "provenance"', b' "digest"')
-    return {
-        path.name: [line for line in path.read_bytes().splitlines() if not line.startswith(passing)]
-        for path in ledger.folder.iterdir()
-        if path.suffix in (".json", ".npz")
-    }
-
-
-# --- Disks ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        mount("-t", "tmpfs", "-o", "size=256k,mode=777", "tmpfs", folder)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"mounting is not permitted here: {error}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def mount(*arguments: str | Path) -> None:
-    subprocess.run(["mount", *map(str, arguments)], check=True, capture_output=True)
-
-
-def fill(disk: Path, pages: int) -> Path:
-    """A file that leaves so many pages of the disk free."""
-    free = os.statvfs(disk)
-    ballast = disk / "ballast"
-    ballast.write_bytes(bytes((free.f_bavail - pages) * free.f_frsize))
-    return ballast
-
-
-def cannot_write(path: Path, reason: str) -> str:
-    """Pattern of the message about a record that cannot be written."""
-    return (
-        rf"^{re.escape(str(path))} cannot be written \({reason}\); see that its folder can be "
-        "written and has room, and run the sweep again: what is recorded stays$"
-    )
-
-
-# Snapshots take two pages and a record takes one: room ends before, between and in both files.
-@pytest.mark.parametrize("pages", range(6))
-def test_a_full_disk(
-    pages: int, disk: Path, expected: Contents, configs: list[RunConfig], trained: list[RunConfig]
-) -> None:
-    ledger = Ledger(disk / "results")
-    sweep(configs[2:], ledger, jobs=1)
-    ballast = fill(disk, pages)
-    trained.clear()
-    with pytest.raises(LedgerError) as error:
-        sweep(configs, ledger, jobs=1)
-    *recorded, stopped = trained
-    assert re.search(cannot_write(ledger.path(stopped), "No space left .*"), str(error.value))
-    assert sorted(record.config.run_id for record in ledger) == sorted(
-        config.run_id for config in [*recorded, configs[2]]
-    )
-    assert lasting(ledger).items() <= expected.items()
-    assert {path.suffix for path in ledger.folder.iterdir()} <= {".json", ".npz"}  # no drafts
-    assert {fault.path for fault in ledger.check()} <= {ledger.path(stopped).with_suffix(".npz")}
-
-    ballast.unlink()
-    trained.clear()
-    sweep(configs, ledger, jobs=1)
-    assert trained == configs[len(recorded) : 2]
-    assert lasting(ledger) == expected
-    assert ledger.check() == []
-
-
-def test_a_full_disk_for_temporary_files_fails_no_run(
-    disk: Path, ledger: Ledger, configs: list[RunConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(disk))
-    fill(disk, 0)
-    assert len(sweep(configs, ledger, jobs=1)) == 3
-
-
-@pytest.mark.parametrize("size", [0, 1, 1000, 2000])
-def test_a_file_that_may_not_grow(size: int, ledger: Ledger, configs: list[RunConfig]) -> None:
-    resource = pytest.importorskip("resource")
-    recorded, record = train(configs[2]), train(configs[0])
-    ledger.put(recorded)
-    before = content(ledger.folder)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        with pytest.raises(LedgerError, match=cannot_write(ledger.path(configs[0]), "File too .*")):
-            ledger.put(record)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert content(ledger.folder) == before
-    ledger.put(record)
-    assert ledger.check() == []
-
-
-def test_a_disk_that_turns_read_only(
-    disk: Path, expected: Contents, configs: list[RunConfig], trained: list[RunConfig]
-) -> None:
-    ledger = Ledger(disk / "results")
-    sweep(configs[1:], ledger, jobs=1)
-    before = content(ledger.folder)
-    mount("-o", "remount,ro", disk)
-    assert len(sweep(configs[1:], ledger)) == 2  # reading needs no right to write
-    with pytest.raises(LedgerError, match=cannot_write(ledger.path(configs[0]), "Read-only .*")):
-        sweep(configs, ledger, jobs=1)
-    assert content(ledger.folder) == before
-    mount("-o", "remount,rw", disk)
-    trained.clear()
-    sweep(configs, ledger, jobs=1)
-    assert trained == configs[:1]
-    assert lasting(ledger) == expected
-
-
-# --- Permissions ---------------------------------------------------------------------------------
-
-NOBODY = 65534
-
-
-@pytest.fixture
-def bound(configs: list[RunConfig], whole: Ledger, expected: Contents) -> Iterator[Ledger]:
-    """All records but the first, for a user whom permissions bind: root is nobody meanwhile."""
-    folder = Path(tempfile.mkdtemp())  # not in `tmp_path`, which nobody could enter
-    ledger = Ledger(folder / "results")
-    shutil.copytree(whole.folder, ledger.folder)
-    for file in ledger.folder.glob(f"{configs[0].run_id}.*"):
-        file.unlink()
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder)
-        if os.geteuid() == 0:
-            try:
-                for path in (folder, ledger.folder, *ledger.folder.iterdir()):
-                    os.chown(path, NOBODY, NOBODY)
-                os.seteuid(NOBODY)
-            except OSError as error:
-                pytest.skip(f"root cannot be somebody else here: {error}")
-            stack.callback(os.seteuid, 0)
-            if not os.access(ledger.folder, os.R_OK, effective_ids=True):
-                pytest.skip(f"others cannot enter {folder}")
-        yield ledger
-
-
-@contextmanager
-def permissions(path: Path, mode: int) -> Iterator[None]:
-    before = stat.S_IMODE(path.stat().st_mode)
-    path.chmod(mode)
-    try:
-        yield
-    finally:
-        path.chmod(before)
-
-
-def test_a_folder_without_write_permission(
-    bound: Ledger, expected: Contents, configs: list[RunConfig], trained: list[RunConfig]
-) -> None:
-    with permissions(bound.folder, 0o555):
-        before = content(bound.folder)
-        assert len(sweep(configs[1:], bound)) == 2
-        message = cannot_write(bound.path(configs[0]), "Permission denied")
-        with pytest.raises(LedgerError, match=message):
-            sweep(configs, bound, jobs=1)
-        assert bound.check() == []
-        assert content(bound.folder) == before
-    trained.clear()
-    sweep(configs, bound, jobs=1)
-    assert trained == configs[:1]
-    assert lasting(bound) == expected
-
-
-def test_a_repair_without_write_permission(
-    bound: Ledger, configs: list[RunConfig], capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = bound.path(configs[1])
-    path.write_bytes(b"")
-    before = content(bound.folder)
-    with permissions(bound.folder, 0o555):
-        assert gmlib(bound, "repair") == 2
-    assert re.fullmatch(
-        rf"gmlib: {re.escape(str(path))} cannot be set aside \(Permission denied\); see that its "
-        "folder can be written, and repair it again: nothing is lost\n",
-        capsys.readouterr().err,
-    )
-    assert content(bound.folder) == before
-
-
-def test_a_folder_that_may_not_be_entered(
-    bound: Ledger, configs: list[RunConfig], trained: list[RunConfig]
-) -> None:
-    looks: list[Callable[[], object]] = [
-        lambda: Ledger(bound.folder / "inner"),
-        lambda: configs[1] in bound,
-        lambda: bound.get(configs[1]),
-        lambda: list(bound),
-        lambda: bound.check(),
-        lambda: bound.repair(),
-        lambda: sweep(configs, bound, jobs=1),
-    ]
-    with permissions(bound.folder, 0o000):
-        for look in looks:
-            with pytest.raises(LedgerError, match=cannot_read(bound.folder, "Permission denied")):
-                look()
-    assert trained == []
-
-
-def cannot_read(path: Path, reason: str) -> str:
-    return (
-        rf"^{re.escape(str(path))}\S* cannot be read \({reason}\); see that the ledger is a folder "
-        "that may be entered and read$"
-    )
-
-
-def test_a_record_that_may_not_be_read(
-    bound: Ledger, configs: list[RunConfig], trained: list[RunConfig]
-) -> None:
-    path = bound.path(configs[1])
-    before = lasting(bound)
-    with permissions(path, 0o000):
-        (fault,) = bound.check()
-        assert str(fault).startswith(f"{path} is not a valid record ([Errno 13] Permission denied")
-        assert gmlib(bound, "check") == 1
-        with pytest.raises(LedgerError, match=re.escape(str(path))):
-            sweep(configs, bound, jobs=1)
-        assert trained == []
-        # As it is, so it is set aside.
-        assert gmlib(bound, "repair") == 0
-        aside = bound.folder / "set-aside" / path.name
-        assert stat.S_IMODE(aside.stat().st_mode) == 0
-        sweep(configs[1:], bound, jobs=1)
-    assert trained == configs[1:2]
-    assert lasting(bound) == before
-
-
-# --- Folders that go -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def at_second_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Do something when a sweep begins with its second run."""
-
-    def arrange(happen: Callable[[], object]) -> None:
-        count = itertools.count(1)
-
-        def spy(config: RunConfig, on_progress: Any) -> RunRecord:
-            if next(count) == 2:
-                happen()
-            return train(config, on_progress)
-
-        monkeypatch.setattr(sweep_module, "train", spy)
-
-    return arrange
-
-
-def test_a_folder_that_is_removed_while_a_sweep_runs(
-    ledger: Ledger,
-    expected: Contents,
-    configs: list[RunConfig],
-    at_second_run: Callable[[Callable[[], object]], None],
-) -> None:
-    at_second_run(lambda: shutil.rmtree(ledger.folder))
-    assert len(sweep(configs, ledger, jobs=1)) == 3
-    assert [config in ledger for config in configs] == [False, True, True]
-    assert ledger.check() == []
-    sweep(configs, ledger, jobs=1)
-    assert lasting(ledger) == expected
-
-
-@pytest.mark.parametrize(
-    "become", [Path.touch, lambda path: path.symlink_to("nowhere")], ids=["file", "link"]
-)
-def test_a_folder_that_becomes_something_else(
-    become: Callable[[Path], None],
-    ledger: Ledger,
-    expected: Contents,
-    configs: list[RunConfig],
-    tmp_path: Path,
-    at_second_run: Callable[[Callable[[], object]], None],
-) -> None:
-    def happen() -> None:
-        ledger.folder.rename(tmp_path / "moved")
-        become(ledger.folder)
-
-    at_second_run(happen)
-    with pytest.raises(LedgerError, match=cannot_write(ledger.path(configs[1]), "File exists")):
-        sweep(configs, ledger, jobs=1)
-    assert ledger.get(configs[0]) is None
-    for look in (ledger.check, ledger.repair, lambda: list(ledger)):
-        if ledger.folder.exists():
-            with pytest.raises(LedgerError, match=cannot_read(ledger.folder, "Not a directory")):
-                look()
-        else:
-            assert look() == []
-    with pytest.raises(LedgerError, match=f"{re.escape(str(ledger.folder))} is not a folder"):
-        Ledger(ledger.folder)
-    ledger.folder.unlink()
-    (tmp_path / "moved").rename(ledger.folder)
-    sweep(configs, ledger, jobs=1)
-    assert lasting(ledger) == expected
-
-
-# --- Rivals --------------------------------------------------------------------------------------
-
-RIVAL = """
-import sys
-from gmlib.study.runs import ledger as ledger_module
-from gmlib.study.runs import progress
-from gmlib.study.runs import provenance
-from gmlib.study.runs import sweeps as sweep_module
-from gmlib.study.plan.config import RunConfig
-from gmlib.study.runs.ledger import Ledger
-
-train = sweep_module.train
-
-def spy(config, on_progress):
-    print(config.run_id, flush=True)
-    return train(config, on_progress)
-
-sweep_module.train = spy
-print("ready", flush=True)
-sys.stdin.readline()
-records = sweep_module.sweep({configs!r}, Ledger(sys.argv[1]), jobs=1)
-print("returns", *(record.config.run_id for record in records))
-"""
-
-Start = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a process that sweeps as soon as it is told to."""
-    with ExitStack() as stack:
-
-        def start(
-            configs: list[RunConfig], ledger: Ledger, **environment: str
-        ) -> subprocess.Popen[str]:
-            process = subprocess.Popen(
-                [sys.executable, "-c", RIVAL.format(configs=configs), str(ledger.folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, **environment},
-            )
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            return process
-
-        yield start
-
-
-def go(*processes: subprocess.Popen[str]) -> None:
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-
-
-def end(process: subprocess.Popen[str], configs: list[RunConfig]) -> list[str]:
-    """The runs that a process has trained, after it has returned the records of all."""
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    *trained, returned = out.splitlines()
-    assert returned.split() == ["returns", *(config.run_id for config in configs)]
-    return trained
-
-
-@pytest.fixture
-def many(tiny: Configure) -> list[RunConfig]:
-    return [
-        tiny(arm, seed, epochs=2, snapshots=seed == 1)
-        for seed in range(4)
-        for arm in ("FC", "BL", "KUMAR")
-    ]
-
-
-def test_two_sweeps_train_what_they_share_once(
-    many: list[RunConfig], ledger: Ledger, tmp_path: Path, start: Start
-) -> None:
-    one, other = many[:8], many[:3:-1]
-    rivals = start(one, ledger), start(other, ledger)
-    go(*rivals)
-    trained = end(rivals[0], one) + end(rivals[1], other)
-    assert sorted(trained) == sorted(config.run_id for config in many)
-    alone = Ledger(tmp_path / "alone")
-    sweep(many, alone, jobs=1)
-    assert lasting(ledger) == lasting(alone)
-    assert ledger.check() == []
-
-
-@pytest.mark.parametrize("begun", [1, 6])
-def test_a_sweep_starts_while_the_one_that_trains_is_killed(
-    begun: int,
-    many: list[RunConfig],
-    ledger: Ledger,
-    tmp_path: Path,
-    start: Start,
-    trained: list[RunConfig],
-) -> None:
-    rival = start(many, ledger)
-    go(rival)
-    assert rival.stdout is not None
-    for _ in range(begun):
-        rival.stdout.readline()
-    with ThreadPoolExecutor() as pool:
-        records = pool.submit(sweep, many, ledger, jobs=1)
-        rival.kill()
-        assert [r.config.run_id for r in records.result()] == [c.run_id for c in many]
-    assert trained == many[len(many) - len(trained) :]
-    assert len(trained) <= len(many) - begun + 1
-    sweep(many, Ledger(tmp_path / "alone"), jobs=1)
-    assert lasting(ledger) == lasting(Ledger(tmp_path / "alone"))
-    assert ledger.check() == []
-
-
-def test_sweeps_on_machines_of_their_own(
-    many: list[RunConfig], ledger: Ledger, tmp_path: Path, start: Start
-) -> None:
-    """They cannot know of each other, and both train; of each run the first record stays."""
-    rivals = []
-    for name in ("here", "there"):
-        (tmp_path / name).mkdir()
-        rivals.append(start(many, ledger, TMPDIR=str(tmp_path / name)))
-    go(*rivals)
-    first: dict[str, bytes] = {}
-    while any(rival.poll() is None for rival in rivals):
-        for path in ledger.folder.glob("own-*.json"):
-            first.setdefault(path.name, path.read_bytes())
-        time.sleep(0.001)
-    trained = [end(rival, many) for rival in rivals]
-    assert {*trained[0], *trained[1]} == {config.run_id for config in many}
-    sweep(many, Ledger(tmp_path / "alone"), jobs=1)
-    assert lasting(ledger) == lasting(Ledger(tmp_path / "alone"))
-    assert ledger.check() == []
-    assert first.items() <= content(ledger.folder).items()
-
-
-def test_records_of_two_machines_are_not_mixed(
-    ledger: Ledger, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Machines that round in their own ways end the same run in the same instant."""
-    records = [
-        make_record(errors=[0.9, error], snapshots={"0.mu": np.full((2, 3), error, np.float32)})
-        for error in (0.25, 0.26)
-    ]
-    replaced = os.replace
-    both = threading.Barrier(2)
-
-    def slowly(source: str, target: Path) -> None:
-        with suppress(threading.BrokenBarrierError):  # the other is kept waiting, rightly
-            both.wait(timeout=0.2)
-        replaced(source, target)
-
-    monkeypatch.setattr(os, "replace", slowly)
-    threads = [threading.Thread(target=ledger.put, args=(record,)) for record in records]
-    for thread in threads:
-        thread.start()
-    first: dict[str, bytes] = {}
-    while any(thread.is_alive() for thread in threads):
-        for path in ledger.folder.glob("mnist-*.json"):
-            first.setdefault(path.name, path.read_bytes())
-    assert ledger.check() == []
-    assert first.items() <= content(ledger.folder).items()
-
-
-def test_one_at_a_time_holds_the_lock(tmp_path: Path) -> None:
-    """Whoever ends removes the lock's file under those who wait for it."""
-    inside: list[int] = []
-
-    def enter(number: int) -> None:
-        with sweep_module._alone(tmp_path):
-            inside.append(number)
-            time.sleep(0.002)
-            assert inside == [number]
-            inside.remove(number)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(enter, range(40)))
-
-
-# --- Damaged files -------------------------------------------------------------------------------
-
-Damage = Callable[[Path], object]
 
 
 def cut(share: float) -> Damage:
@@ -626,15 +56,11 @@ def forged(**entries: Any) -> Damage:
     A curve is named like an entry.
     """
 
-    def forge(path: Path) -> None:
-        record = json.loads(path.read_text())
-        del record["digest"]
+    def change(record: dict[str, Any]) -> None:
         for name, value in entries.items():
             (record["curves"] if name in record["curves"] else record)[name] = value
-        record["digest"] = ledger_module._digest(record)
-        path.write_text(json.dumps(record))
 
-    return forge
+    return lambda path: forge(path, change)
 
 
 def snapshots(damage: Damage) -> Damage:
@@ -644,13 +70,13 @@ def snapshots(damage: Damage) -> Damage:
 def archived(archive: bytes) -> Damage:
     """Snapshots replaced by something whose checksum the record states."""
 
-    def forge(path: Path) -> None:
+    def replace(path: Path) -> None:
         file = path.with_suffix(".npz")
         file.write_bytes(archive)
         sha256 = hashlib.sha256(archive).hexdigest()
         forged(snapshots={"file": file.name, "sha256": sha256})(path)
 
-    return forge
+    return replace
 
 
 def replaced(by: Damage) -> Damage:
@@ -678,17 +104,6 @@ def swap(one: Path, other: Path) -> None:
     one.with_suffix(".swap").rename(other)
 
 
-def aged(seconds: float) -> Damage:
-    """A draft of the record that was written so long ago."""
-
-    def leave(path: Path) -> None:
-        draft = path.with_name(f".{path.stem}-1.tmp")
-        draft.write_text("{")
-        os.utime(draft, (time.time() - seconds,) * 2)
-
-    return leave
-
-
 def zipped(compression: int) -> bytes:
     """An archive of one array that claims to be compressed in this way."""
     buffer, array = io.BytesIO(), io.BytesIO()
@@ -703,7 +118,6 @@ def zipped(compression: int) -> bytes:
 
 HUGE = "[" * 100_000 + "]" * 100_000
 STEPS = r'"step": \[0, 1, 2, 3, 4, 6\]'
-
 DAMAGES: dict[str, Damage] = {
     # Torn
     "empty": cut(0.0),
@@ -826,10 +240,6 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-def gmlib(ledger: Ledger, action: str) -> int:
-    return cli.main(["ledger", action, "--ledger", str(ledger.folder)])
-
-
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found_and_set_aside_and_made_good(
     name: str,
@@ -859,7 +269,7 @@ def test_damage_is_found_and_set_aside_and_made_good(
     assert named
     assert named.isdisjoint(whole.path(config) for config in configs if is_sound(config))
     capsys.readouterr()
-    assert gmlib(whole, "check") == 1
+    assert ledger_command(whole, "check") == 1
     *lines, summary = capsys.readouterr().out.splitlines()
     assert summary.endswith(f" runs, 0 measurements, {len(named)} faults")
     assert len(lines) == len(named)
@@ -868,7 +278,7 @@ def test_damage_is_found_and_set_aside_and_made_good(
     assert content(whole.folder) == damaged
     assert trained == []
 
-    assert gmlib(whole, "repair") == 0
+    assert ledger_command(whole, "repair") == 0
     left = content(whole.folder)
     assert left.pop("set-aside") | left == damaged
     sweep(configs, whole, jobs=1)
@@ -888,7 +298,7 @@ def test_a_newer_version_s_record_stays(
     before = content(whole.folder)
     message = f"{path} is not a valid record (its schema is 2, this version reads 1); update gmlib"
     for action in ("check", "repair"):
-        assert gmlib(whole, action) == 1
+        assert ledger_command(whole, action) == 1
         assert capsys.readouterr().out.splitlines()[0].startswith(message)
     assert content(whole.folder) == before
     with pytest.raises(LedgerError, match=re.escape(message)):
@@ -906,7 +316,7 @@ def test_a_file_in_the_place_of_set_aside(
         whole.folder / "set-aside",
         whole.path(configs[0]),
     }
-    assert gmlib(whole, "repair") == 2
+    assert ledger_command(whole, "repair") == 2
     assert "cannot be set aside (File exists); see that" in capsys.readouterr().err
     assert content(whole.folder) == before
 
@@ -932,8 +342,8 @@ def test_a_name_that_cannot_be_printed(whole: Ledger) -> None:
         pytest.skip(f"file names are text here: {error}")
     (fault,) = whole.check()
     assert str(fault).encode().startswith(f"{whole.folder}/\\udcff\\udcfe.json is not".encode())
-    assert gmlib(whole, "check") == 1
-    assert gmlib(whole, "repair") == 0
+    assert ledger_command(whole, "check") == 1
+    assert ledger_command(whole, "repair") == 0
 
 
 def test_files_may_go_while_they_are_checked(
@@ -946,63 +356,3 @@ def test_files_may_go_while_they_are_checked(
     draft.unlink()
     monkeypatch.setattr(Path, "iterdir", lambda path: iter(files if path == whole.folder else []))
     assert whole.check() == []
-
-
-# --- Clocks --------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("error")  # of the thread that draws the bar
-def test_a_clock_that_jumps(
-    ledger: Ledger, expected: Contents, configs: list[RunConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = time.time
-
-    def jumping() -> Callable[[], float]:
-        jumps = itertools.cycle([0.0, -3e8, 3e8, 7200.0, -7200.0])
-        return lambda: now() + next(jumps)
-
-    dates = jumping()
-
-    class Jumping(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Jumping:
-            return cls.fromtimestamp(dates(), tz)
-
-    monkeypatch.setattr(time, "time", jumping())
-    monkeypatch.setattr("tqdm.std.time", jumping())
-    monkeypatch.setattr(provenance, "datetime", Jumping)
-    monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
-    records = sweep(configs, ledger, jobs=1)
-    assert all(0.0 <= record.wall_time < 60.0 for record in records)
-    assert len({record.provenance["utc"][:4] for record in records}) == 3
-    assert lasting(ledger) == expected
-    assert ledger.check() == []
-    assert len(sweep(configs, ledger)) == 3
-
-
-@pytest.mark.parametrize(
-    ("age", "is_cleared"),
-    [(3e9, True), (7200, True), (1800, False), (0, False), (-1800, False), (-7200, True)],
-)
-def test_a_draft_is_cleared_when_nobody_can_be_at_work_on_it(
-    age: float, is_cleared: bool, ledger: Ledger, configs: list[RunConfig]
-) -> None:
-    ledger.folder.mkdir()
-    path = ledger.path(configs[2])
-    aged(age)(path)
-    assert bool(ledger.check()) == is_cleared
-    sweep(configs[2:], ledger, jobs=1)
-    assert {file.suffix for file in ledger.folder.iterdir()} == {".json"} | (
-        set() if is_cleared else {".tmp"}
-    )
-    assert lasting(ledger).keys() == {path.name}
-
-
-def test_a_draft_that_cannot_be_cleared_stops_nobody(
-    ledger: Ledger, configs: list[RunConfig]
-) -> None:
-    draft = ledger.folder / f".{ledger.path(configs[2]).stem}-1.tmp"
-    draft.mkdir(parents=True)
-    os.utime(draft, (0, 0))
-    sweep(configs[2:], ledger, jobs=1)
-    assert [fault.path for fault in ledger.check()] == [draft]

@@ -1,0 +1,215 @@
+"""How two arms compare in pairs of runs, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from gmlib.study.analysis.curves import MEASURES, at_epoch_ends, groups, tidy, trained_pairs
+from gmlib.study.analysis.statistics import (
+    bootstrap_interval,
+    median_interval,
+    median_range,
+    sign_test,
+    t_interval,
+    wins,
+)
+from gmlib.study.analysis.text import Table, ranged
+
+__all__ = ["epochs_to_match", "paired_differences", "paired_medians", "windows_table"]
+
+_WINS = "{wins} of {pairs}"
+
+
+def paired_differences(
+    runs: pd.DataFrame, columns: Sequence[str], arm: str = "KUMAR", other: str = "BL"
+) -> Table:
+    """Differences ``arm - other`` of errors, seed by seed, over the pairs in which both trained.
+
+    Returns:
+        One row a column: the number of pairs and of those lost to divergence, wins of `arm` with
+        the two-sided p-value of the sign test, the mean difference in percentage points, and its
+        95 % intervals by the bootstrap over pairs and by Student's t.
+    """
+    pairs, num_lost = trained_pairs(runs, arm, other)
+    rows = []
+    for column in columns:
+        difference = pairs[column] - pairs[f"{column}_other"]
+        bootstrap, student = bootstrap_interval(difference), t_interval(difference)
+        rows.append(
+            {
+                "error": column,
+                **_pairs(difference, num_lost),
+                "difference": difference.mean(),
+                "bootstrap_low": bootstrap[0],
+                "bootstrap_high": bootstrap[1],
+                "t_low": student[0],
+                "t_high": student[1],
+            }
+        )
+    return Table(
+        tidy(rows),
+        {"test error": "{error}"},
+        {
+            "pairs": "{pairs}",
+            "lost to divergence": "{lost}",
+            f"{arm} lower": _WINS,
+            "sign test p": "{p:.2g}",
+            "mean difference": "{difference:.2f}",
+            "bootstrap 95 %": "[{bootstrap_low:.2f}, {bootstrap_high:.2f}]",
+            "t 95 %": "[{t_low:.2f}, {t_high:.2f}]",
+        },
+    )
+
+
+def paired_medians(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> Table:
+    """Differences ``arm - other`` of the measures, seed by seed, and their median.
+
+    Args:
+        runs: As `measures_table` gives.
+        arm: The arm that is hoped to be lower.
+        other: The arm that it is compared with.
+
+    Returns:
+        One row a data set and measure, over the pairs in which both arms trained: wins of `arm`,
+        the number of pairs lost to divergence, the two-sided p-value of the sign test, the median
+        difference in percentage points, and its `median_interval` with the interval's coverage.
+    """
+    rows = []
+    for (dataset,), group in groups(runs, ["dataset"]):
+        pairs, num_lost = trained_pairs(group, arm, other)
+        for column, name in MEASURES.items():
+            difference = pairs[column] - pairs[f"{column}_other"]
+            low, high, coverage = median_interval(difference)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "measure": name,
+                    **_pairs(difference, num_lost),
+                    "difference": difference.median(),
+                    "difference_low": low,
+                    "difference_high": high,
+                    "coverage": coverage,
+                }
+            )
+    return Table(
+        tidy(rows),
+        {f"{arm} less {other}": "{dataset:title}, {measure}"},
+        {
+            f"{arm} lower": _WINS,
+            "pairs lost": "{lost}",
+            "sign test p": "{p:.2g}",
+            "median": "{difference:.2f}",
+            "interval": "[{difference_low:.2f}, {difference_high:.2f}]",
+            "coverage": "{coverage:.1f %}",
+        },
+    )
+
+
+def windows_table(
+    curves: pd.DataFrame, windows: Sequence[int], arm: str = "KUMAR", other: str = "BL"
+) -> Table:
+    """Wins and median difference by data set, for means over the last epochs of several numbers.
+
+    The mean over the last epoch is the final error, that over all epochs is the AUC; those between
+    are the final error, smoothed.
+
+    Args:
+        curves: As `curves_table` gives.
+        windows: Numbers of last epochs, of which those below the number of epochs are used. All
+            epochs are added.
+        arm: The arm that is hoped to be lower.
+        other: The arm that it is compared with.
+
+    Returns:
+        One row a data set and number of epochs, over the pairs in which both arms trained: wins of
+        `arm` and the median over pairs of ``arm - other`` in percentage points.
+    """
+    rows = []
+    for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
+        differences = ours - theirs
+        for window in (*(window for window in windows if window < len(ours)), len(ours)):
+            means = differences.tail(window).mean()
+            name = "all" if window == len(ours) else "the last" if window == 1 else f"last {window}"
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "window": name,
+                    "epochs": window,
+                    "pairs": len(means),
+                    "wins": wins(means),
+                    "difference": means.median(),
+                }
+            )
+    return Table(
+        tidy(rows),
+        {"mean over": "{dataset:title}"},
+        {"{window}": _WINS + ": {difference:.2f}|–"},
+    )
+
+
+def epochs_to_match(curves: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> Table:
+    """How many epochs each arm of a pair takes to the best error of `other`.
+
+    Args:
+        curves: As `curves_table` gives.
+        arm: The arm that is hoped to be sooner.
+        other: The arm whose lowest error at the end of an epoch is the mark.
+
+    Returns:
+        One row a data set, over the pairs in which both arms trained: the number of pairs, median
+        and range of the epoch at which `other` had its best error, the number of pairs in which
+        `arm` had an error at most as high, and median and range of the first epoch at which it had.
+    """
+    rows = []
+    for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
+        # Errors are multiples of 1/N; the slack is for their rounding alone.
+        reached = ours <= theirs.min() + 1e-9
+        rows.append(
+            {
+                "dataset": dataset,
+                "pairs": len(theirs.columns),
+                **median_range("best_epoch", theirs.idxmin()),
+                "reached": int(reached.any().sum()),
+                **median_range("reached_epoch", reached.idxmax()[reached.any()]),
+            }
+        )
+    return Table(
+        tidy(rows),
+        {"epochs": "{dataset:title}"},
+        {
+            "pairs": "{pairs}",
+            f"{other}'s best": ranged("best_epoch", "{:g}"),
+            f"{arm} got there": "{reached} of {pairs}",
+            f"{arm}'s first": ranged("reached_epoch", "{:g}"),
+        },
+    )
+
+
+def _paired_curves(
+    curves: pd.DataFrame, arm: str, other: str
+) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+    """By data set, the errors of two arms by epoch (rows) and seed, where both trained."""
+    paired = {}
+    for (dataset,), group in groups(curves, ["dataset"]):
+        ends = at_epoch_ends(group[~group.diverged])
+        ours, theirs = (
+            ends[ends.arm == name]
+            .assign(epoch=ends.epoch.round())
+            .pivot(index="epoch", columns="seed", values="test_error")
+            for name in (arm, other)
+        )
+        seeds = ours.columns.intersection(theirs.columns)
+        paired[dataset] = (ours[seeds], theirs[seeds])
+    return paired
+
+
+def _pairs(difference: pd.Series, num_lost: int) -> dict[str, float]:
+    """How many pairs there are, were lost to divergence and are won, and what the test says."""
+    return {
+        "pairs": len(difference),
+        "lost": num_lost,
+        "wins": wins(difference),
+        "p": sign_test(difference),
+    }
