@@ -79,7 +79,7 @@ def budget_table(
         rows.append(
             {
                 "network": _network_name(config, num_features),
-                "arm": config.arm,
+                "arm": config.label,
                 "family": config.family.name,
                 "layers": len(config.widths),
                 "hidden": "" if config.family is DENSE else ", ".join(map(str, config.widths[:-1])),
@@ -107,7 +107,7 @@ def _networks(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
 def _network_name(config: RunConfig, num_features: int) -> str:
     layers = "→".join(map(str, (num_features, *config.widths)))
     size = "" if config.family is DENSE else f", {config.family.size(config)}"
-    return unbroken(f"{config.arm} {layers}{size}")
+    return unbroken(f"{config.label} {layers}{size}")
 
 
 def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:

@@ -94,7 +94,9 @@ def sampling_errors(
     """
     config = record.config
     if set(record.snapshots) != {"0.mu", "0.sigma", "0.U", "0.v"}:
-        raise ValueError(f"the record of {config.run_id} has no snapshots of a single GM layer")
+        raise ValueError(
+            f"the record of {config.run_id} has no snapshots of a single GM layer (mu, sigma, U, v)"
+        )
     parameters = {name[2:]: values[epoch] for name, values in record.snapshots.items()}
     num_components, num_outputs, d = parameters["U"].shape
     for count in neurons:

@@ -80,7 +80,7 @@ def divergence_table(records: Sequence[RunRecord]) -> Table:
         steps = [
             record.curves["step"][np.isfinite(record.curves["test_loss"]).argmin()]
             for record in records
-            if record.config.arm == arm and diverged(record)
+            if record.config.label == arm and diverged(record)
         ]
         interval = scipy.stats.binomtest(int(own.diverged.sum()), len(own)).proportion_ci()
         rows.append(

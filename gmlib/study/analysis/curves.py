@@ -50,7 +50,7 @@ def curves_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     return tidy(
         {
             "dataset": record.config.dataset,
-            "arm": record.config.arm,
+            "arm": record.config.label,
             "seed": record.config.seed,
             "step": step,
             "epoch": record.config.epochs * step / max(record.curves["step"][-1], 1),
@@ -91,7 +91,7 @@ def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
         errors = _epoch_errors(record)
         rows.append(
             {
-                "arm": record.config.arm,
+                "arm": record.config.label,
                 "seed": record.config.seed,
                 "first_epoch": errors[0],
                 "best": errors.min(),
@@ -121,7 +121,7 @@ def measures_table(records: Sequence[RunRecord]) -> pd.DataFrame:
         rows.append(
             {
                 "dataset": record.config.dataset,
-                "arm": record.config.arm,
+                "arm": record.config.label,
                 "seed": record.config.seed,
                 "best": errors.min(),
                 "smoothed": errors[-_LAST_EPOCHS:].mean(),
@@ -148,7 +148,7 @@ def init_table(records: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a layer: arm, seed, layer (from 1), std before, scale and std after, initial loss."""
     return tidy(
         {
-            "arm": record.config.arm,
+            "arm": record.config.label,
             "seed": record.config.seed,
             "layer": index,
             **{name: value for name, value in asdict(layer).items() if name != "name"},
@@ -195,7 +195,7 @@ def first_hits(
             step = hits.iloc[0] if len(hits) else np.nan
             rows.append(
                 {
-                    "arm": record.config.arm,
+                    "arm": record.config.label,
                     "seed": record.config.seed,
                     "threshold": float(threshold),
                     "step": step,
@@ -245,7 +245,7 @@ def movement_table(records: Iterable[RunRecord]) -> pd.DataFrame:
         modules = list(dict.fromkeys(name.partition(".")[0] for name in record.movement))
         rows += [
             {
-                "arm": record.config.arm,
+                "arm": record.config.label,
                 "seed": record.config.seed,
                 "layer": modules.index(name.partition(".")[0]) + 1,
                 "parameter": name.partition(".")[2],

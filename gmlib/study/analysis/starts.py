@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gmlib.functional import gm_layer
 from gmlib.init import kumar_
-from gmlib.layer import GaussianMixtureLayer
+from gmlib.layer import GaussianMixtureLayer, MixtureLayer, unfold
 from gmlib.study import datasets
 from gmlib.study.analysis.text import Table
 from gmlib.study.plan.config import RunConfig
@@ -46,7 +46,7 @@ def first_outputs(
     outputs = {}
     for config in configs:
         x, parameters = first_layer(config, datasets[config.dataset, config.standardize])
-        outputs[config.arm] = gm_layer(x, *parameters).numpy()
+        outputs[config.label] = gm_layer(x, *parameters).numpy()
     return outputs
 
 
@@ -116,7 +116,7 @@ def first_steps(configs: Sequence[RunConfig], *, load: Load = datasets.load) -> 
         for name, size in first_step(config, dataset).items():
             layer, _, parameter = name.partition(".")
             named = {"parameter": parameter, "layer": int(layer) + 1}
-            rows.append({**named, "arm": config.arm, "seed": config.seed, "step": size})
+            rows.append({**named, "arm": config.label, "seed": config.seed, "step": size})
     return pd.DataFrame(rows)
 
 
@@ -167,10 +167,12 @@ def _loaded(configs: Sequence[RunConfig], load: Load) -> dict[tuple[str, str], d
 def first_layer(
     config: RunConfig, dataset: datasets.Dataset
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Test images and the parameters of the first layer."""
+    """Test images and the parameters of the first layer, its readout in affine coordinates."""
     network, _ = build_network(config, dataset)
     layer = next(iter(network.children()))
-    if not isinstance(layer, GaussianMixtureLayer):
+    if not isinstance(layer, MixtureLayer):
         raise ValueError(f"arm {config.arm!r} has no GM layer")
+    layer = unfold(layer)
+    assert isinstance(layer, GaussianMixtureLayer)
     parameters = layer.mu.detach(), layer.sigma.detach(), layer.U.detach(), layer.v.detach()
     return dataset.x_test[:NUM_IMAGES], parameters

@@ -112,7 +112,16 @@ def movement(table: pd.DataFrame) -> Figure:
     layers = sorted(table.layer.unique()) or [1]
     kinds = {
         "clouds": {"mu": ("-", "means μ"), "sigma": (":", "deviations σ")},
-        "readouts": {"U": ("-", "weights U"), "v": (":", "offsets v")},
+        "readouts": {
+            name: style
+            for name, style in {
+                "U": ("-", "weights U"),
+                "v": (":", "offsets v"),
+                "A": ("--", "covariances A"),
+                "w": ("-.", "means w"),
+            }.items()
+            if name in set(table.parameter)
+        },
     }
     rows = table[table.step > 0]
     arms = list(rows.arm.unique())

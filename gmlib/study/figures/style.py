@@ -20,6 +20,7 @@ __all__ = [
     "STYLE",
     "Panels",
     "arm_color",
+    "arm_line",
     "band",
     "count_lost",
     "first_epoch",
@@ -37,6 +38,7 @@ COLORS |= {f"{10**n:,} neurons": color for n, color in enumerate(_BLUES, start=1
 _OTHERS = ("#3a8f5c", "#8357a4", "#1f9e9e", "#a0673b")
 COMPONENT_COLORS = ("#c8322b", "#2f6db5", "#3a8f5c", "#e39b28", "#8357a4", "#1f9e9e", "#a0673b")
 """Of the components of a layer, in turn."""
+_FOLDED = ", folded"  # as `RunConfig.label` has it
 _MARKERS = ("o", "s", "^", "D", "v", "P")  # by number of layers
 STYLE = {
     "figure.dpi": 150,
@@ -56,8 +58,14 @@ STYLE = {
 
 
 def arm_color(arm: str) -> str:
-    """Colour of an arm, the same wherever it is drawn."""
-    return COLORS.get(arm) or _OTHERS[sum(arm.encode()) % len(_OTHERS)]
+    """Colour of an arm, the same wherever it is drawn and in whatever coordinates."""
+    name = arm.removesuffix(_FOLDED)
+    return COLORS.get(name) or _OTHERS[sum(name.encode()) % len(_OTHERS)]
+
+
+def arm_line(arm: str) -> str:
+    """Style of an arm's lines: dashed in folded coordinates. Dotted ones are of lost runs."""
+    return "--" if arm.endswith(_FOLDED) else "-"
 
 
 def subplots(rows: int, columns: int, width: float, height: float, **kwargs: Any) -> Panels:
@@ -82,7 +90,7 @@ def band(axes: Axes, runs: pd.DataFrame, x: str, arm: str) -> None:
     mean, deviation = table.mean(axis=1), table.std(axis=1, ddof=0)
     low = np.maximum(mean - deviation, table.min(axis=1))
     high = np.minimum(mean + deviation, table.max(axis=1))
-    axes.plot(mean.index, mean, color=arm_color(arm))
+    axes.plot(mean.index, mean, arm_line(arm), color=arm_color(arm))
     axes.fill_between(mean.index, low, high, color=arm_color(arm), alpha=0.18, lw=0)
 
 
@@ -93,7 +101,9 @@ def label_arm(axes: Axes, runs: pd.DataFrame) -> None:
     label = f"{arm} ({seeds} seed{'s' if seeds > 1 else ''}" + (
         f", {failures} diverged)" if failures else ")"
     )
-    axes.plot([], [], ":" if failures == seeds else "-", color=arm_color(arm), label=label)
+    axes.plot(
+        [], [], ":" if failures == seeds else arm_line(arm), color=arm_color(arm), label=label
+    )
 
 
 def count_lost(axes: Axes, x: float, lost: int, color: str, line: int = 0) -> None:

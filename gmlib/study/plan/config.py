@@ -114,6 +114,11 @@ class RunConfig:
         """Of the arm's networks."""
         return arm_of(self.arm).family
 
+    @property
+    def label(self) -> str:
+        """What tables and figures call the run: its arm, and the coordinates unless affine."""
+        return ", ".join([self.arm, *filter(None, [self.canonical().get("coordinates")])])
+
     def canonical(self) -> dict[str, Any]:
         """The settings that the result depends on, which name the run.
 

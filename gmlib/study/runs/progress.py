@@ -58,7 +58,7 @@ def progress_bar(configs: Sequence[RunConfig]) -> Iterator[Callable[[RunRecord],
         config, error = record.config, record.curves["test_error"][-1]
         bar.set_description_str(f"{done}/{len(configs)} runs", refresh=False)
         bar.set_postfix_str(
-            f"{config.arm} seed {config.seed}: {100 * error:.2f} % error", refresh=False
+            f"{config.label} seed {config.seed}: {100 * error:.2f} % error", refresh=False
         )
         bar.update(max(config.epochs, 1))
         bar.refresh()
