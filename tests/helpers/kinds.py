@@ -17,7 +17,7 @@ from draws import seeded
 from torch import Tensor
 
 from gmlib import FoldedGaussianMixtureLayer, GaussianMixtureLayer
-from gmlib.functional import gm_layer, gm_layer_folded
+from gmlib.functional import gm_layer, gm_layer_folded, unfold
 from gmlib.layer import MixtureLayer
 
 ROLES = ("x", "mu", "sigma", "weights", "offsets")
@@ -99,6 +99,13 @@ FOLDED = Kind(
 KINDS = {"affine": AFFINE, "folded": FOLDED}
 # Of a network's layers, each in its turn.
 NETWORKS = {"affine": [AFFINE], "folded": [FOLDED], "both": [AFFINE, FOLDED]}
+
+
+def affine_readout(layer: MixtureLayer) -> tuple[Tensor, Tensor]:
+    """The U and v of a layer of either kind."""
+    if isinstance(layer, AFFINE.layer):
+        return layer.readout
+    return unfold(layer.mu, layer.sigma, *layer.readout)
 
 
 Kinds = Kind | Sequence[Kind]
