@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from derivatives import tangents_like
 from draws import draw
+from module_checks import assert_all_close
 from networks import make_network
+from torch.func import jvp
 
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
@@ -73,4 +76,13 @@ class TestAutocast:
         with torch.autocast("cpu", low):
             (slope,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
         found = torch.autograd.grad(slope.square().sum(), leaves)
+        # In the low precision they would be off by 1e-3. Summands may come in another order.
+        assert_all_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    def test_forward_mode(self, kind, low):
+        layer = make_network(kind, torch.float32)[1]
+        x = draw(9, 5, dtype=torch.float32)
+        expected = jvp(layer, (x,), tangents_like((x,)))
+        with torch.autocast("cpu", low):
+            found = jvp(layer, (x,), tangents_like((x,)))
         assert all(map(torch.equal, found, expected))
