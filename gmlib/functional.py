@@ -30,12 +30,13 @@ coefficients of regression. The functions are the same; what gradient descent do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from gmlib._affine import DualGMLayer, GMLayer, autocasts, mean_readout
+from gmlib._folded import folded_layer, plain_product, sheltered_product
 from gmlib._moments import relu_moments
 from gmlib._validation import check_alike, check_dtype, check_tensors
 
@@ -154,15 +155,9 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
     check_tensors({"x": x, "mu": mu, "sigma": sigma, "A": A, "w": w})
     if autocasts(x):
         with torch.autocast(x.device.type, enabled=False):
-            return gm_layer_folded(*map(_at_least_float32, (x, mu, sigma, A, w)))
-    _check_layer(x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
-    rows = x.reshape(-1, x.shape[-1])
-    if torch.compiler.is_compiling() or len(rows) * w.numel() <= _BLOCK:  # compiled, it would fix
-        out = _folded(rows, mu, sigma, A, w)  # the number of blocks
-    else:
-        blocks = rows.split(max(1, _BLOCK // w.numel()))
-        out = torch.cat([_folded(block, mu, sigma, A, w) for block in blocks])
-    return out.view(*x.shape[:-1], A.shape[1])
+            inputs = map(_at_least_float32, (x, mu, sigma, A, w))
+            return _gm_layer_folded(sheltered_product, *inputs)
+    return _gm_layer_folded(plain_product, x, mu, sigma, A, w)
 
 
 def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -295,13 +290,22 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> Tensor:
-    """`gm_layer_folded` on a matrix of inputs, (B, C)."""
-    # The floor goes in before the root: masked afterwards, 0 / 0 would still reach the gradients.
-    variance = x.square() @ sigma.square().T
-    F, G = relu_moments(x @ mu.T, variance.clamp_min(torch.finfo(x.dtype).tiny).sqrt())
-    Y = (x @ A.flatten(0, 1).T).unflatten(1, A.shape[:2])  # (B, K, C)
-    return torch.addmm((Y * G.unsqueeze(2)).sum(1), F, w)
+def _gm_layer_folded(
+    product: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    mu: Tensor,
+    sigma: Tensor,
+    A: Tensor,
+    w: Tensor,
+) -> Tensor:
+    _check_layer(x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
+    rows = x.reshape(-1, x.shape[-1])
+    if torch.compiler.is_compiling() or len(rows) * w.numel() <= _BLOCK:  # compiled, it would fix
+        out = folded_layer(product, rows, mu, sigma, A, w)  # the number of blocks
+    else:
+        blocks = rows.split(max(1, _BLOCK // w.numel()))
+        out = torch.cat([folded_layer(product, block, mu, sigma, A, w) for block in blocks])
+    return out.view(*x.shape[:-1], A.shape[1])
 
 
 def _check_layer(x: Tensor, parameters: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import ClassVar, TypeVar
 
 import torch
@@ -206,9 +207,12 @@ class FoldedGaussianMixtureLayer(MixtureLayer):
         return gm_layer_folded(x, self.mu, self.sigma, self.A, self.w)
 
     def _adopt(self) -> None:
-        A, w = fold_readout(self.mu, self.sigma, self.A, self.w)
-        self.A.copy_(A)
-        self.w.copy_(w)
+        # A layer in another dtype, in part or whole, is for the forward to refuse or convert.
+        tensors = (self.mu, self.sigma, *self.readout)
+        dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
+        readout = fold_readout(*(tensor.to(dtype) for tensor in tensors))
+        for tensor, value in zip(self.readout, readout, strict=True):
+            tensor.copy_(value)
 
 
 def fold(module: Module) -> Module:

@@ -26,6 +26,7 @@ settings.register_profile(
 
 # So that failed assertions of the helpers show the values, as those of tests do.
 pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).parent.glob("helpers/*.py")))
+from kinds import KINDS, NETWORKS  # noqa: E402 - it would not be rewritten any more
 
 
 def pytest_addoption(parser):
@@ -133,6 +134,18 @@ def torture(pytestconfig):
 def measured():
     """Where to put a value for the book."""
     return MEASURED
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys(), scope="module")
+def kind(request):
+    """A kind of GM layer, each in turn."""
+    return request.param
+
+
+@pytest.fixture(params=NETWORKS.values(), ids=NETWORKS.keys(), scope="module")
+def kinds(request):
+    """The kinds of the GM layers of a network: all of one, or both mixed."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from kinds import AFFINE, KINDS
 from torch import nn
 
 import gmlib
-from gmlib import GaussianMixtureLayer as Layer
 from gmlib import functional, init
 from gmlib.study import analysis, cli, datasets
 from gmlib.study.plan.config import RunConfig, run_configs
@@ -21,15 +21,21 @@ from gmlib.study.runs import Ledger, reproduce, sweep, training
 
 TABLE = tomllib.loads(Path(__file__).with_name("bad_inputs.toml").read_text(encoding="utf-8"))
 ROWS = TABLE["refused"]
+OF_A_LAYER = re.compile(r"\b(Layer|layer_function|network|unreached|dead|on_meta)\b")
+CASES = [
+    (kind, *row)
+    for row in ROWS
+    for kind in (KINDS.values() if OF_A_LAYER.search(row[0]) else [AFFINE])
+]
 COMMANDS = {"gmlib": cli.main, "reproduce": reproduce.main}
 
 
 class Unreached(nn.Module):
     """A network with a layer that no data reach."""
 
-    def __init__(self):
+    def __init__(self, layer):
         super().__init__()
-        self.used, self.forgotten = Layer(6, 4, 3), Layer(6, 4, 3)
+        self.used, self.forgotten = layer(6, 4, 3), layer(6, 4, 3)
 
     def forward(self, x):
         return self.used(x)
@@ -40,14 +46,15 @@ def name(call):
     return re.sub(r"[^\w]+", "-", call, flags=re.ASCII)
 
 
-def stack():
-    return nn.Sequential(Layer(6, 4, 3), nn.ReLU(), Layer(4, 2, 3))
+def stack(layer):
+    return nn.Sequential(layer(6, 4, 3), nn.ReLU(), layer(4, 2, 3))
 
 
 @pytest.fixture
-def names(tmp_path):
+def names(kind, tmp_path):
     """What the names in the table stand for."""
-    dead = stack()
+    layer = kind.layer
+    dead = stack(layer)
     for parameter in dead.parameters():
         nn.init.zeros_(parameter)
     return {
@@ -56,7 +63,7 @@ def names(tmp_path):
             module.__name__.rpartition(".")[2]: module
             for module in (gmlib, init, analysis, datasets)
         },
-        "Layer": Layer,
+        "Layer": layer,
         "Ledger": Ledger,
         "RunConfig": RunConfig,
         "a_file": __file__,
@@ -64,16 +71,17 @@ def names(tmp_path):
         "ledger": Ledger(tmp_path / "ledger"),
         "nan": float("nan"),
         "inf": float("inf"),
-        "network": stack(),
+        "layer_function": kind.function,
+        "network": stack(layer),
         "nn": nn,
-        "on_meta": stack().to("meta"),
+        "on_meta": stack(layer).to("meta"),
         "ones": torch.ones,
         "run_configs": run_configs,
         "sweep": sweep,
         "torch": torch,
         "train": training.train,
         "train_together": training.train_together,
-        "unreached": Unreached(),
+        "unreached": Unreached(layer),
         "x": torch.randn(32, 6),
     }
 
@@ -83,9 +91,12 @@ def test_the_table_is_long():
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "message"), ROWS, ids=[name(call) for call, _, _ in ROWS]
+    ("kind", "call", "error", "message"),
+    CASES,
+    ids=[f"{name(call)}-{kind.layer.__name__}" for kind, call, _, _ in CASES],
 )
-def test_it_is_refused_and_nothing_changes(call, error, message, names, measured):
+def test_it_is_refused_and_nothing_changes(kind, call, error, message, names, measured):
+    message = message.format(Layer=kind.layer.__name__, **kind.names)
     modules = {key: value for key, value in names.items() if isinstance(value, nn.Module)}
     before = {key: copy.deepcopy(module.state_dict()) for key, module in modules.items()}
     modes = {key: [child.training for child in module.modules()] for key, module in modules.items()}

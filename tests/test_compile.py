@@ -23,8 +23,8 @@ class TestCompile:
         torch._dynamo.reset()
 
     @every_backend
-    def test_equals_eager_for_any_batch(self, backend):
-        network = make_network()
+    def test_equals_eager_for_any_batch(self, kind, backend):
+        network = make_network(kind)
         compiled = torch.compile(network, fullgraph=True, backend=backend)
         for batch in (9, 20):  # the second size has it compiled anew, for any
             x = draw(batch, 6)
@@ -36,8 +36,8 @@ class TestCompile:
 
     @every_backend
     @pytest.mark.parametrize("leading", [(), (1,), (2, 3), (0,)], ids=str)
-    def test_without_gradients_for_any_leading_shape(self, backend, leading):
-        layer = make_network()[1]
+    def test_without_gradients_for_any_leading_shape(self, kind, backend, leading):
+        layer = make_network(kind)[1]
         x = draw(*leading, 5)
         with torch.no_grad():
             out = torch.compile(layer, fullgraph=True, backend=backend)(x)
@@ -46,9 +46,9 @@ class TestCompile:
     @pytest.mark.skipif(
         not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="needs a C++ compiler"
     )
-    def test_to_machine_code(self):
+    def test_to_machine_code(self, kind):
         # One graph only: a C++ compiler takes its time.
-        layer = make_network(torch.float32)[1]
+        layer = make_network(kind, torch.float32)[1]
         compiled = torch.compile(layer, fullgraph=True, dynamic=True)
         for batch in (9, 3):
             x = draw(batch, 5, dtype=torch.float32)
@@ -57,9 +57,9 @@ class TestCompile:
                 assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
     @every_backend
-    def test_under_autocast(self, backend):
+    def test_under_autocast(self, kind, backend):
         # GM layers last: a layer in bfloat16 behind them would turn rounding into steps.
-        network = make_network(torch.float32)[:5]
+        network = make_network(kind, torch.float32)[:5]
         compiled = torch.compile(network, fullgraph=True, backend=backend)
         x = draw(9, 6, dtype=torch.float32)
         with torch.autocast("cpu", torch.bfloat16):
@@ -73,8 +73,8 @@ class TestCompile:
             assert (grad_ - expected_grad).abs().max() < 1e-5 * expected_grad.abs().max()
 
     @every_backend
-    def test_the_backward_under_autocast_is_in_float32(self, backend):
-        layer = make_network(torch.float32)[4]
+    def test_the_backward_under_autocast_is_in_float32(self, kind, backend):
+        layer = make_network(kind, torch.float32)[4]
         compiled = torch.compile(layer, fullgraph=True, backend=backend)
         x = draw(9, 4, dtype=torch.float32)
         expected = outcome(layer, x)
@@ -91,8 +91,8 @@ class TestCompile:
         compiled = torch.compile(relu_moments, fullgraph=True, backend=backend)
         assert_all_close(both(compiled), both(relu_moments), rtol=1e-12, atol=1e-14)
 
-    def test_with_a_gradient_inside(self):
-        network = make_network()
+    def test_with_a_gradient_inside(self, kind):
+        network = make_network(kind)
         x = draw(4, 6)
         slope = grad(lambda x: network(x).square().sum())
         compiled = torch.compile(slope, fullgraph=True, backend="eager")
@@ -100,8 +100,8 @@ class TestCompile:
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "not strict"])
-def test_export_for_any_batch(strict):
-    network = make_network()
+def test_export_for_any_batch(kind, strict):
+    network = make_network(kind)
     batch = torch.export.Dim("batch")
     program = torch.export.export(
         network, (draw(9, 6),), dynamic_shapes=({0: batch},), strict=strict

@@ -3,16 +3,17 @@
 import pytest
 import torch
 from derivatives import both_batches, check_derivatives, energy, moment_energy, tangents_like
-from draws import NAMES, draw, moments, small_arguments
+from draws import draw, moments
+from kinds import ROLES, small_arguments
 from module_checks import assert_all_close
 from networks import make_network
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.autograd.functional import hvp
 from torch.testing import assert_close
 
-from gmlib.functional import gm_layer, relu_moments
+from gmlib.functional import relu_moments
 
-SOME_INPUTS = [NAMES, ("mu", "v"), ("x",), ("sigma", "U"), ("x", "sigma")]
+SOME_INPUTS = [ROLES, ("mu", "offsets"), ("x",), ("sigma", "weights"), ("x", "sigma")]
 some_inputs = pytest.mark.parametrize("wanted", SOME_INPUTS, ids=",".join)
 
 
@@ -44,15 +45,15 @@ class TestDualNumbers:
         assert any(h.abs().max() > 1e-3 for h in expected)
         assert_all_close(found, expected, rtol=1e-10, atol=1e-12)
 
-    @pytest.mark.parametrize("name", [*NAMES, "all"])
+    @pytest.mark.parametrize("role", [*ROLES, "all"])
     @both_batches
-    def test_forward_over_reverse(self, B, C, name):
-        inputs = small_arguments(B, C)
+    def test_forward_over_reverse(self, kind, B, C, role):
+        inputs = small_arguments(kind, B, C)
         tangents = [
-            tangent if name in (of, "all") else None
-            for of, tangent in zip(NAMES, tangents_like(inputs), strict=True)
+            tangent if role in (of, "all") else None
+            for of, tangent in zip(ROLES, tangents_like(inputs), strict=True)
         ]
-        self.check(energy, inputs, tangents)
+        self.check(energy(kind), inputs, tangents)
 
     @pytest.mark.parametrize("wanted", ["m", "t", "both"])
     def test_forward_over_reverse_of_relu_moments(self, wanted):
@@ -68,21 +69,21 @@ class TestDualNumbers:
         inputs = (torch.zeros(3).double(), torch.tensor([0.3, 1.0, 2.0]).double())
         self.check(moment_energy, inputs, tangents_like(inputs))
 
-    def test_forward_over_reverse_where_mu_is_zero(self):
-        x, mu, *rest = small_arguments()
+    def test_forward_over_reverse_where_mu_is_zero(self, kind):
+        x, mu, *rest = small_arguments(kind)
         inputs = (x, torch.zeros_like(mu), *rest)
-        self.check(energy, inputs, tangents_like(inputs))
+        self.check(energy(kind), inputs, tangents_like(inputs))
 
-    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("role", ROLES)
     @both_batches
-    def test_reverse_over_forward(self, B, C, name):
-        inputs = small_arguments(B, C)
-        index = NAMES.index(name)
+    def test_reverse_over_forward(self, kind, B, C, role):
+        inputs = small_arguments(kind, B, C)
+        index = ROLES.index(role)
         leaf = inputs[index].detach().requires_grad_()
         (direction,) = tangents_like((leaf,))
 
         def function(tensor):
-            return energy(*inputs[:index], tensor, *inputs[index + 1 :])
+            return energy(kind)(*inputs[:index], tensor, *inputs[index + 1 :])
 
         with forward_ad.dual_level():
             slope = forward_ad.unpack_dual(function(forward_ad.make_dual(leaf, direction))).tangent
@@ -90,8 +91,8 @@ class TestDualNumbers:
         _, expected = hvp(function, inputs[index], direction)
         assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
-    def test_of_a_network(self):
-        network = make_network()
+    def test_of_a_network(self, kind):
+        network = make_network(kind)
         x = draw(3, 6)
 
         def function(x):
@@ -103,10 +104,10 @@ class TestDualNumbers:
 class TestGradcheck:
     @some_inputs
     @both_batches
-    def test_layer(self, B, C, wanted):
+    def test_layer(self, kind, B, C, wanted):
         assert gradcheck(
-            gm_layer,
-            small_arguments(B, C, requires_grad=wanted),
+            kind.function,
+            small_arguments(kind, B, C, requires_grad=wanted),
             check_forward_ad=True,
             check_batched_grad=True,
             check_batched_forward_grad=True,
@@ -114,9 +115,11 @@ class TestGradcheck:
 
     @some_inputs
     @both_batches
-    def test_layer_twice(self, B, C, wanted):
-        inputs = small_arguments(B, C, requires_grad=wanted)
-        assert gradgradcheck(gm_layer, inputs, check_fwd_over_rev=True, check_batched_grad=True)
+    def test_layer_twice(self, kind, B, C, wanted):
+        inputs = small_arguments(kind, B, C, requires_grad=wanted)
+        assert gradgradcheck(
+            kind.function, inputs, check_fwd_over_rev=True, check_batched_grad=True
+        )
 
     @pytest.mark.parametrize("wanted", ["m", "t", "mt"])
     def test_relu_moments(self, wanted):
@@ -140,19 +143,19 @@ LAYOUTS = {
 
 class TestDerivatives:
     @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-    def test_in_any_layout(self, layout):
+    def test_in_any_layout(self, kind, layout):
         # of the output too, so that the backward is handed gradients of such strides
         def function(*inputs):
             moved = [layout(tensor) for tensor in inputs]
             assert not any(tensor.is_contiguous() for tensor in moved)
-            return layout(gm_layer(*moved))
+            return layout(kind.function(*moved))
 
-        check_derivatives(function, small_arguments())
+        check_derivatives(function, small_arguments(kind))
 
     @pytest.mark.parametrize("leading", [(), (0,), (2, 0), (2, 2)], ids=str)
-    def test_for_any_leading_shape(self, leading):
-        _, *parameters = small_arguments()
-        check_derivatives(gm_layer, (draw(*leading, 2), *parameters))
+    def test_for_any_leading_shape(self, kind, leading):
+        _, *parameters = small_arguments(kind)
+        check_derivatives(kind.function, (draw(*leading, 2), *parameters))
 
     @pytest.mark.parametrize("shape", [(), (0,), (2, 0)], ids=str)
     def test_of_relu_moments_of_one_and_of_none(self, shape):

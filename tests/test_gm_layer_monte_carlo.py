@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from draws import arguments
+from kinds import AFFINE, arguments
 from torch.testing import assert_close
 
 from gmlib.functional import gm_layer, gm_layer_monte_carlo
@@ -12,7 +12,7 @@ from gmlib.functional import gm_layer, gm_layer_monte_carlo
 
 class TestMonteCarlo:
     def test_is_unbiased(self):
-        drawn = arguments()
+        drawn = arguments(AFFINE)
         generator = torch.Generator().manual_seed(5)
         estimates = torch.stack(
             [gm_layer_monte_carlo(**drawn, num_samples=500, generator=generator) for _ in range(50)]
@@ -23,7 +23,7 @@ class TestMonteCarlo:
         assert ((estimates.mean(0) - exact).abs() < 5 * error).all()
 
     def test_error_falls_with_the_root_of_the_samples(self):
-        drawn = arguments()
+        drawn = arguments(AFFINE)
         generator = torch.Generator().manual_seed(6)
         few, many = (
             torch.stack(
@@ -37,7 +37,7 @@ class TestMonteCarlo:
         assert (few / many).mean().item() == pytest.approx(5.0, rel=0.2)
 
     def test_generator(self):
-        drawn = arguments()
+        drawn = arguments(AFFINE)
         before = torch.get_rng_state()
         first, again = (
             gm_layer_monte_carlo(**drawn, num_samples=7, generator=torch.Generator().manual_seed(8))
@@ -48,11 +48,11 @@ class TestMonteCarlo:
 
     @pytest.mark.parametrize("leading", [(), (0,), (2, 3)])
     def test_any_leading_shape(self, leading):
-        drawn = arguments() | {"x": torch.ones(*leading, 4, dtype=torch.float64)}
+        drawn = arguments(AFFINE) | {"x": torch.ones(*leading, 4, dtype=torch.float64)}
         assert gm_layer_monte_carlo(**drawn, num_samples=2).shape == (*leading, 3)
 
     def test_one_sample_is_one_neuron_of_each_component(self):
-        drawn = arguments()
+        drawn = arguments(AFFINE)
         torch.manual_seed(3)
         beta = drawn["mu"] + drawn["sigma"] * torch.randn(1, 2, 4, dtype=torch.float64)[0]
         readout = torch.einsum("kcd,kd->kc", drawn["U"], beta) + drawn["v"]
@@ -62,9 +62,9 @@ class TestMonteCarlo:
         assert_close(out, expected, rtol=1e-13, atol=1e-13)
 
     def test_draws_on_the_device_of_the_parameters(self):
-        drawn = {name: tensor.to("meta") for name, tensor in arguments().items()}
+        drawn = {name: tensor.to("meta") for name, tensor in arguments(AFFINE).items()}
         assert gm_layer_monte_carlo(**drawn, num_samples=2).is_meta
 
     def test_refuses_no_samples(self):
         with pytest.raises(ValueError, match="at least 1, got 0"):
-            gm_layer_monte_carlo(**arguments(), num_samples=0)
+            gm_layer_monte_carlo(**arguments(AFFINE), num_samples=0)

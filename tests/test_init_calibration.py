@@ -5,78 +5,81 @@ import copy
 import pytest
 import torch
 from draws import seeded
-from init_checks import CALIBRATIONS, DRAWN, READOUT, SHOWN, TARGET, output_stds, sample
+from init_checks import CALIBRATIONS, DRAWN, READOUTS, SHOWN, TARGET, output_stds, sample
+from kinds import classes
 from module_checks import snapshot
 from networks import mixed, stack
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gmlib import GaussianMixtureLayer
 from gmlib.init import LayerScale, calibrate_, fan_in_, kumar_
 
 
 class TestCalibration:
     @pytest.mark.parametrize("calibration", CALIBRATIONS)
     @pytest.mark.parametrize("target", [0.5, 1, 1e-3, 40.0])
-    def test_exact_on_every_layer_of_a_stack(self, calibration, target):
-        network, inputs = stack(6, 9, 7, 5, 4), sample()
+    def test_exact_on_every_layer_of_a_stack(self, kinds, calibration, target):
+        network, inputs = stack(kinds, 6, 9, 7, 5, 4), sample()
         calibration(network, inputs, target)
         stds = output_stds(network, inputs)
         assert list(stds) == ["0", "1", "2", "3"]
         assert list(stds.values()) == pytest.approx([target] * 4, rel=1e-5)
 
     @pytest.mark.parametrize("calibration", SHOWN)
-    def test_exact_to_rounding_in_float64(self, calibration):
-        network, inputs = stack(6, 9, 7, 5, 4, dtype=torch.float64), sample(dtype=torch.float64)
+    def test_exact_to_rounding_in_float64(self, kinds, calibration):
+        network, inputs = (
+            stack(kinds, 6, 9, 7, 5, 4, dtype=torch.float64),
+            sample(dtype=torch.float64),
+        )
         calibration(network, inputs)
         stds = list(output_stds(network, inputs).values())
         assert stds == pytest.approx([TARGET[calibration]] * 4, rel=1e-13)
 
     @pytest.mark.parametrize("calibration", SHOWN)
-    def test_exact_on_few_inputs(self, calibration):
+    def test_exact_on_few_inputs(self, kinds, calibration):
         # the divisor of the std would show: n here, not n - 1
-        network, inputs = stack(6, 3, 2), sample(n=2)
+        network, inputs = stack(kinds, 6, 3, 2), sample(n=2)
         calibration(network, inputs)
         stds = list(output_stds(network, inputs).values())
         assert stds == pytest.approx([TARGET[calibration]] * 2, rel=1e-5)
 
     @pytest.mark.parametrize("calibration", SHOWN)
-    def test_exact_among_other_layers(self, calibration):
-        network, inputs = mixed(), sample()
+    def test_exact_among_other_layers(self, kinds, calibration):
+        network, inputs = mixed(kinds), sample()
         report = calibration(network, inputs)
         stds = output_stds(network, inputs)
         assert list(stds) == ["2", "4", "8"] == [layer.name for layer in report]
         assert list(stds.values()) == pytest.approx([TARGET[calibration]] * 3, rel=1e-5)
 
-    def test_default_target(self):
-        network, inputs = stack(6, 3), sample()
+    def test_default_target(self, kinds):
+        network, inputs = stack(kinds, 6, 3), sample()
         calibrate_(network, inputs)
         assert output_stds(network, inputs)["0"] == pytest.approx(0.5, rel=1e-5)
 
     @pytest.mark.parametrize("calibration", SHOWN)
-    def test_a_single_layer(self, calibration):
-        layer, inputs = GaussianMixtureLayer(6, 4, 2), sample()
+    def test_a_single_layer(self, kind, calibration):
+        layer, inputs = kind.layer(6, 4, 2), sample()
         (entry,) = calibration(layer, inputs)
         assert entry.name == ""
         assert output_stds(layer, inputs)[""] == pytest.approx(TARGET[calibration], rel=1e-5)
 
     @pytest.mark.parametrize("calibration", SHOWN)
-    def test_more_than_one_leading_dimension(self, calibration):
-        network, inputs = stack(6, 5, 4), sample(60).view(5, 12, 6)
+    def test_more_than_one_leading_dimension(self, kinds, calibration):
+        network, inputs = stack(kinds, 6, 5, 4), sample(60).view(5, 12, 6)
         calibration(network, inputs)
         stds = list(output_stds(network, inputs).values())
         assert stds == pytest.approx([TARGET[calibration]] * 2, rel=1e-5)
 
-    def test_calibrating_again_changes_little(self):
-        network, inputs = stack(6, 9, 7), sample()
+    def test_calibrating_again_changes_little(self, kinds):
+        network, inputs = stack(kinds, 6, 9, 7), sample()
         calibrate_(network, inputs)
         assert [layer.scale for layer in calibrate_(network, inputs)] == pytest.approx(
             [1, 1], rel=1e-5
         )
 
     @pytest.mark.parametrize("calibration", CALIBRATIONS)
-    def test_report(self, calibration):
-        network, inputs = stack(6, 9, 7, 5), sample()
+    def test_report(self, kinds, calibration):
+        network, inputs = stack(kinds, 6, 9, 7, 5), sample()
         expected = copy.deepcopy(network)
         if calibration is kumar_:
             fan_in_(expected, generator=seeded(3))
@@ -93,8 +96,8 @@ class TestCalibration:
                 assert entry.std_after == pytest.approx(0.8, rel=1e-5)
                 x = 0.8 / std * layer(x)
 
-    def test_report_is_a_sequence_that_prints_a_table(self):
-        network = nn.Sequential(nn.Flatten(), stack(6, 9, 7))
+    def test_report_is_a_sequence_that_prints_a_table(self, kinds):
+        network = nn.Sequential(nn.Flatten(), stack(kinds, 6, 9, 7))
         report = calibrate_(network, sample())
         assert len(report) == 2
         assert isinstance(report[0], LayerScale)
@@ -108,46 +111,46 @@ class TestCalibration:
                 [entry.std_before, entry.scale, entry.std_after], rel=1e-3
             )
 
-    def test_scales_U_and_v_by_one_factor_and_nothing_else(self):
-        network = mixed()
+    def test_scales_the_readout_by_one_factor_and_nothing_else(self, kinds):
+        network = mixed(kinds)
         before = copy.deepcopy(network.state_dict())
         report = calibrate_(network, sample())
         scales = {entry.name: entry.scale for entry in report}
         for name, value in network.state_dict().items():
             layer, parameter = name.rsplit(".", 1)
-            if layer in scales and parameter in READOUT:
+            if layer in scales and parameter in READOUTS:
                 assert not torch.equal(value, before[name])
                 assert torch.equal(value, before[name] * scales[layer])
             else:
                 assert torch.equal(value, before[name]), name
 
-    def test_kumar_is_fan_in_then_calibrate(self):
-        one, two, inputs = mixed(), mixed(), sample()
+    def test_kumar_is_fan_in_then_calibrate(self, kinds):
+        one, two, inputs = mixed(kinds), mixed(kinds), sample()
         kumar_(one, inputs, 0.7, generator=seeded(3))
         fan_in_(two, generator=seeded(3))
         calibrate_(two, inputs, 0.7)
         assert snapshot(one) == snapshot(two)
 
     @pytest.mark.parametrize("init_", DRAWN)
-    def test_parameters_stay_trainable(self, init_):
-        network, inputs = stack(6, 5, 4), sample()
+    def test_parameters_stay_trainable(self, kinds, init_):
+        network, inputs = stack(kinds, 6, 5, 4), sample()
         network[1].mu.requires_grad_(False)
         init_(network, inputs)
         assert [p.requires_grad for p in network[1].parameters()] == [False, True, True, True]
         assert all(p.is_leaf and p.grad is None for p in network.parameters())
         network(inputs).sum().backward()
-        assert network[0].U.grad is not None
+        assert network[0].readout[0].grad is not None
 
     @pytest.mark.parametrize("init_", DRAWN)
-    def test_keeps_the_parameter_objects(self, init_):
-        network = stack(6, 5)
+    def test_keeps_the_parameter_objects(self, kinds, init_):
+        network = stack(kinds, 6, 5)
         before = list(map(id, network.parameters()))
         init_(network, sample())
         assert list(map(id, network.parameters())) == before
 
     @pytest.mark.parametrize("init_", DRAWN)
-    def test_in_inference_mode(self, init_):
-        network, inputs = stack(6, 5, 4), sample()
+    def test_in_inference_mode(self, kinds, init_):
+        network, inputs = stack(kinds, 6, 5, 4), sample()
         with torch.inference_mode():
             init_(network, inputs)
         stds = list(output_stds(network, inputs).values())
@@ -158,11 +161,12 @@ class TestCalibration:
 class Reversed(nn.Module):
     """Registers its layers in another order than it calls them, one by keyword, one twice."""
 
-    def __init__(self):
+    def __init__(self, kinds):
         super().__init__()
-        self.last = GaussianMixtureLayer(5, 3, 2)
-        self.first = GaussianMixtureLayer(6, 5, 2)
-        self.middle = GaussianMixtureLayer(5, 5, 2)
+        layers = classes(kinds)
+        self.last = next(layers)(5, 3, 2)
+        self.first = next(layers)(6, 5, 2)
+        self.middle = next(layers)(5, 5, 2)
         self.alias = self.middle
 
     def forward(self, inputs):
@@ -171,8 +175,8 @@ class Reversed(nn.Module):
 
 class TestOrder:
     @pytest.mark.parametrize("init_", DRAWN)
-    def test_follows_the_data_not_the_registration(self, init_):
-        network, inputs = Reversed(), sample()
+    def test_follows_the_data_not_the_registration(self, kinds, init_):
+        network, inputs = Reversed(kinds), sample()
         report = init_(network, inputs, generator=seeded())
         assert [entry.name for entry in report] == ["first", "middle", "last"]
         with torch.no_grad():
@@ -182,19 +186,21 @@ class TestOrder:
         for output in (first, middle, last):
             assert output.std(correction=0).item() == pytest.approx(TARGET[init_], rel=1e-5)
 
-    def test_a_layer_reached_twice_is_scaled_once(self):
-        network, inputs = Reversed(), sample()
+    def test_a_layer_reached_twice_is_scaled_once(self, kinds):
+        network, inputs = Reversed(kinds), sample()
         fan_in_(network, generator=seeded())
-        before = network.middle.U.detach().clone()
+        before = [tensor.detach().clone() for tensor in network.middle.readout]
         report = calibrate_(network, inputs)
-        assert torch.equal(network.middle.U, before * report[1].scale)
+        for tensor, value in zip(network.middle.readout, before, strict=True):
+            assert torch.equal(tensor, value * report[1].scale)
 
     @pytest.mark.parametrize("init_", DRAWN)
-    def test_parallel_branches(self, init_):
+    def test_parallel_branches(self, kinds, init_):
         class Branches(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.one, self.two = GaussianMixtureLayer(6, 4, 2), GaussianMixtureLayer(6, 4, 2)
+                layers = classes(kinds)
+                self.one, self.two = next(layers)(6, 4, 2), next(layers)(6, 4, 2)
 
             def forward(self, x):
                 return self.two(x) + self.one(x)
@@ -215,8 +221,8 @@ class Untouchable:
 
 @pytest.mark.parametrize("init_", DRAWN)
 class TestData:
-    def calibrated(self, init_, data):
-        network = mixed()
+    def calibrated(self, kinds, init_, data):
+        network = mixed(kinds)
         report = init_(network, data, generator=seeded(3))
         return snapshot(network), list(report)
 
@@ -247,23 +253,25 @@ class TestData:
             "DataLoader of pairs",
         ],
     )
-    def test_batches_are_joined(self, batches, init_):
+    def test_batches_are_joined(self, kinds, batches, init_):
         inputs = sample()
-        assert self.calibrated(init_, batches(inputs)) == self.calibrated(init_, inputs)
+        assert self.calibrated(kinds, init_, batches(inputs)) == self.calibrated(
+            kinds, init_, inputs
+        )
 
-    def test_labels_do_not_enter(self, init_):
+    def test_labels_do_not_enter(self, kinds, init_):
         inputs, labels = sample(), torch.arange(200)
         shuffled = labels[torch.randperm(200, generator=seeded())]
         one, two = (
-            self.calibrated(init_, DataLoader(TensorDataset(inputs, y), batch_size=64))
+            self.calibrated(kinds, init_, DataLoader(TensorDataset(inputs, y), batch_size=64))
             for y in (labels, shuffled)
         )
         assert one == two
 
-    def test_inputs_are_left_alone(self, init_):
+    def test_inputs_are_left_alone(self, kinds, init_):
         inputs = sample()
         before = inputs.clone()
-        init_(stack(6, 5), inputs.requires_grad_())
+        init_(stack(kinds, 6, 5), inputs.requires_grad_())
         assert torch.equal(inputs, before)
         assert inputs.requires_grad
         assert inputs.grad is None

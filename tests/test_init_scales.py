@@ -6,13 +6,12 @@ import mpmath
 import pytest
 import torch
 from draws import seeded
-from init_checks import READOUT, is_refused, output_stds, sample
+from init_checks import READOUTS, is_refused, output_stds, sample
 from module_checks import snapshot
 from networks import Times, Unreached, mixed, stack
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gmlib import GaussianMixtureLayer
 from gmlib.init import (
     LayerScale,
     ScaleReport,
@@ -22,30 +21,31 @@ from gmlib.init import (
     output_std,
     scale_report,
 )
+from gmlib.layer import MixtureLayer
 
 
 class TestScaleReport:
-    @pytest.mark.parametrize("layer_type", [GaussianMixtureLayer, nn.Linear])
-    def test_measures(self, layer_type):
-        network, inputs = mixed(), sample()
+    @pytest.mark.parametrize("layer_type", [MixtureLayer, nn.Linear])
+    def test_measures(self, kinds, layer_type):
+        network, inputs = mixed(kinds), sample()
         report = scale_report(network, inputs, layer_type)
         assert {e.name: e.std_before for e in report} == pytest.approx(
             output_stds(network, inputs, layer_type), rel=1e-12
         )
         assert all(e.scale == 1.0 and e.std_after == e.std_before for e in report)
 
-    def test_measures_linear_layers_by_name(self):
-        report = scale_report(mixed(), sample(), layer_type=nn.Linear)
+    def test_measures_linear_layers_by_name(self, kinds):
+        report = scale_report(mixed(kinds), sample(), layer_type=nn.Linear)
         assert [entry.name for entry in report] == ["0", "6"]
 
-    def test_changes_nothing(self):
-        network = mixed()
+    def test_changes_nothing(self, kinds):
+        network = mixed(kinds)
         before = snapshot(network)
         scale_report(network, DataLoader(TensorDataset(sample(), torch.arange(200)), batch_size=32))
         assert snapshot(network) == before
 
-    def test_agrees_with_the_calibration(self):
-        network, inputs = mixed(), sample()
+    def test_agrees_with_the_calibration(self, kinds):
+        network, inputs = mixed(kinds), sample()
         before = scale_report(network, inputs)[0].std_before
         report = calibrate_(network, inputs)
         after = scale_report(network, inputs)
@@ -54,8 +54,8 @@ class TestScaleReport:
             [e.std_after for e in after], rel=1e-6
         )
 
-    def test_reports_any_standard_deviation(self):
-        layers = stack(6, 5, 4, 3)
+    def test_reports_any_standard_deviation(self, kinds):
+        layers = stack(kinds, 6, 5, 4, 3)
         network = nn.Sequential(layers[0], Times(0.0), layers[1], Times(math.nan), layers[2])
         first, second, third = scale_report(network, sample())
         assert first.std_before > 0
@@ -65,14 +65,14 @@ class TestScaleReport:
     @pytest.mark.parametrize(
         ("network", "data", "message"),
         [
-            (nn.Sequential(nn.ReLU()), sample(), "holds no GaussianMixtureLayer"),
-            (Unreached(), sample(), "never reached the layers 'unused'"),
-            (stack(6, 5), [], "data is empty"),
+            (lambda kinds: nn.Sequential(nn.ReLU()), sample(), "holds no GM layer"),
+            (Unreached, sample(), "never reached the layers 'unused'"),
+            (lambda kinds: stack(kinds, 6, 5), [], "data is empty"),
         ],
         ids=["no layer", "not reached", "no data"],
     )
-    def test_refuses(self, network, data, message):
-        is_refused(scale_report, network, data, ValueError, message)
+    def test_refuses(self, kinds, network, data, message):
+        is_refused(scale_report, network(kinds), data, ValueError, message)
 
 
 # --- The closed form of the scale ----------------------------------------------------------------
@@ -100,10 +100,10 @@ def test_output_std_is_the_integral(gamma, d, K, q):
 
 
 @pytest.mark.parametrize(("d", "K", "gamma"), [(40, 3, 0.5), (40, 3, 0.1), (9, 20, 2.0)])
-def test_output_std_is_that_of_many_draws(d, K, gamma):
+def test_output_std_is_that_of_many_draws(kind, d, K, gamma):
     generator = seeded()
     x = sample(1, d, dtype=torch.float64)
-    layer = GaussianMixtureLayer(d, 64, K, dtype=torch.float64)
+    layer = kind.layer(d, 64, K, dtype=torch.float64)
     squares = []
     for _ in range(400):
         layer.reset_parameters(gamma, generator=generator)
@@ -113,8 +113,8 @@ def test_output_std_is_that_of_many_draws(d, K, gamma):
     assert measured == pytest.approx(predicted, rel=0.05)
 
 
-def test_analytic_is_fan_in_with_another_readout():
-    one, other = stack(6, 8, 3), stack(6, 8, 3)
+def test_analytic_is_fan_in_with_another_readout(kinds):
+    one, other = stack(kinds, 6, 8, 3), stack(kinds, 6, 8, 3)
     fan_in_(one, generator=seeded(5))
     report = analytic_(other, 6.0, 0.25, generator=seeded(5))
     assert [layer.name for layer in report] == ["0", "1"]
@@ -124,13 +124,13 @@ def test_analytic_is_fan_in_with_another_readout():
         assert layer.scale == 0.25 / layer.std_before
         assert layer.std_after == 0.25
     for name, parameter in one.named_parameters():
-        scale = report[int(name[0])].scale if name[2:] in READOUT else 1.0
+        scale = report[int(name[0])].scale if name[2:] in READOUTS else 1.0
         assert torch.equal(dict(other.named_parameters())[name], parameter * scale)
 
 
-def test_analytic_gives_the_target_on_average():
+def test_analytic_gives_the_target_on_average(kinds):
     x = sample(512, 50)
-    network = stack(50, 30, 20)
+    network = stack(kinds, 50, 30, 20)
     variances = torch.zeros(2)
     for seed in range(40):
         analytic_(network, 50.0, generator=seeded(seed))
@@ -147,8 +147,8 @@ def test_analytic_gives_the_target_on_average():
         ((6.0, -0.5), ValueError, "target_std must be positive and finite, got -0.5"),
     ],
 )
-def test_analytic_refuses(arguments, error, match):
-    network = stack(6, 5)
+def test_analytic_refuses(kinds, arguments, error, match):
+    network = stack(kinds, 6, 5)
     before = snapshot(network)
     with pytest.raises(error, match=match):
         analytic_(network, *arguments)
@@ -156,7 +156,7 @@ def test_analytic_refuses(arguments, error, match):
 
 
 def test_analytic_needs_a_layer():
-    with pytest.raises(ValueError, match="holds no GaussianMixtureLayer"):
+    with pytest.raises(ValueError, match="holds no GM layer"):
         analytic_(nn.Linear(6, 5), 6.0)
 
 

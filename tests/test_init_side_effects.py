@@ -21,8 +21,8 @@ class Noisy(nn.Module):
 
 class TestLeavesAlone:
     @pytest.mark.parametrize("calibration", [*SHOWN, scale_report])
-    def test_training_modes_and_buffers(self, calibration):
-        network = mixed()
+    def test_training_modes_and_buffers(self, kinds, calibration):
+        network = mixed(kinds)
         before, buffers = modes(network), [b.clone() for b in network.buffers()]
         assert len(set(before)) == 2
         assert len(buffers) == 3
@@ -32,8 +32,8 @@ class TestLeavesAlone:
         assert num_hooks(network) == 0
 
     @pytest.mark.parametrize("init_", DRAWN)
-    def test_hooks_of_others(self, init_):
-        network, calls = stack(6, 5), []
+    def test_hooks_of_others(self, kinds, init_):
+        network, calls = stack(kinds, 6, 5), []
         network[0].register_forward_hook(lambda *_: calls.append("kept"))
         init_(network, sample())
         assert num_hooks(network) == 1
@@ -41,23 +41,23 @@ class TestLeavesAlone:
 
     @pytest.mark.parametrize("calibration", [calibrate_, scale_report])
     @pytest.mark.parametrize("shuffle", [False, True])
-    def test_global_random_state(self, calibration, shuffle):
-        network = nn.Sequential(Noisy(), nn.Dropout(), *stack(6, 5, 4))
+    def test_global_random_state(self, kinds, calibration, shuffle):
+        network = nn.Sequential(Noisy(), nn.Dropout(), *stack(kinds, 6, 5, 4))
         loader = DataLoader(TensorDataset(sample()), batch_size=64, shuffle=shuffle)
         before = torch.get_rng_state()
         calibration(network, loader)
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_kumar_advances_the_generator_by_its_draws_alone(self):
-        network, twin = nn.Sequential(Noisy(), *stack(6, 5, 4)), stack(6, 5, 4)
+    def test_kumar_advances_the_generator_by_its_draws_alone(self, kinds):
+        network, twin = nn.Sequential(Noisy(), *stack(kinds, 6, 5, 4)), stack(kinds, 6, 5, 4)
         used, expected, before = seeded(), seeded(), torch.get_rng_state()
         kumar_(network, DataLoader(sample(), batch_size=64), generator=used)
         fan_in_(twin, generator=expected)
         assert torch.equal(used.get_state(), expected.get_state())
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_kumar_advances_the_global_state_by_its_draws_alone(self):
-        network, twin = nn.Sequential(Noisy(), *stack(6, 5, 4)), stack(6, 5, 4)
+    def test_kumar_advances_the_global_state_by_its_draws_alone(self, kinds):
+        network, twin = nn.Sequential(Noisy(), *stack(kinds, 6, 5, 4)), stack(kinds, 6, 5, 4)
         with torch.random.fork_rng():
             torch.manual_seed(3)
             fan_in_(twin)
@@ -67,8 +67,8 @@ class TestLeavesAlone:
             assert torch.equal(torch.get_rng_state(), expected)
 
     @pytest.mark.parametrize("shuffle", [False, True])
-    def test_what_lsuv_draws_does_not_depend_on_the_data(self, shuffle):
-        noisy, plain = nn.Sequential(Noisy(), *stack(6, 5, 4)), stack(6, 5, 4)
+    def test_what_lsuv_draws_does_not_depend_on_the_data(self, kinds, shuffle):
+        noisy, plain = nn.Sequential(Noisy(), *stack(kinds, 6, 5, 4)), stack(kinds, 6, 5, 4)
         loader = DataLoader(TensorDataset(sample()), batch_size=64, shuffle=shuffle)
         one, other, before = seeded(), seeded(), torch.get_rng_state()
         lsuv_(noisy, loader, generator=one)
@@ -82,11 +82,12 @@ class TestLeavesAlone:
             assert torch.equal(torch.get_rng_state(), one.get_state())
         for layer, twin in zip(noisy[1:], plain, strict=True):
             assert torch.equal(layer.mu, twin.mu)
-            torch.testing.assert_close(layer.U / layer.U.norm(), twin.U / twin.U.norm())
+            (weights, _), (others, _) = layer.readout, twin.readout
+            torch.testing.assert_close(weights / weights.norm(), others / others.norm())
 
     @pytest.mark.parametrize("init_", DRAWN)
-    def test_dropout_is_off(self, init_):
-        one, two, inputs = mixed(), mixed(), sample()
+    def test_dropout_is_off(self, kinds, init_):
+        one, two, inputs = mixed(kinds), mixed(kinds), sample()
         for layer in two:
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
@@ -96,8 +97,8 @@ class TestLeavesAlone:
 
 
 @pytest.mark.parametrize("init_", DRAWN)
-def test_a_refused_initialization_puts_the_global_state_back(init_):
-    network = nn.Sequential(*stack(6, 5, 4), Raises(RuntimeError("broken")))
+def test_a_refused_initialization_puts_the_global_state_back(kinds, init_):
+    network = nn.Sequential(*stack(kinds, 6, 5, 4), Raises(RuntimeError("broken")))
     before = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="broken"):
         init_(network, sample())

@@ -12,8 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmlib import GaussianMixtureLayer
-from gmlib.functional import gm_layer, relu_moments
+from gmlib.functional import relu_moments
 
 DTYPES = [torch.float32, torch.float64]
 PRECISIONS = {torch.float32: "single", torch.float64: "double"}
@@ -175,7 +174,7 @@ def test_moments_grow_with_the_mean_and_the_deviation(measured, inputs, data):
 
 @st.composite
 def layer_input(draw):
-    """Arguments of `gm_layer` of any sizes and strides.
+    """Arguments of a layer of any sizes and strides.
 
     Beyond 1e4 in single precision, and 1e30 in double, products of four of them can overflow.
     """
@@ -203,11 +202,11 @@ def layer_input(draw):
 
 
 @given(layer_input())
-def test_a_layer_of_anything_is_finite_and_so_are_its_gradients(measured, arguments):
+def test_a_layer_of_anything_is_finite_and_so_are_its_gradients(kind, measured, arguments):
     arguments = [tensor.detach().requires_grad_() for tensor in arguments]
-    output = gm_layer(*arguments)
-    x, *_, v = arguments
-    assert output.shape == (*x.shape[:-1], v.shape[1])
+    output = kind.function(*arguments)
+    x, *_, offsets = arguments
+    assert output.shape == (*x.shape[:-1], offsets.shape[1])
     assert torch.isfinite(output).all()
     for gradient in torch.autograd.grad(output.sum(), arguments):
         assert torch.isfinite(gradient).all()
@@ -215,37 +214,38 @@ def test_a_layer_of_anything_is_finite_and_so_are_its_gradients(measured, argume
 
 
 @given(layer_input(), st.integers(0, 4), st.integers(0, 2))
-def test_a_shape_that_does_not_fit_is_named(measured, arguments, which, axis):
-    names = ["x", "mu", "sigma", "U", "v"]
+def test_a_shape_that_does_not_fit_is_named(kind, measured, arguments, which, axis):
+    names = list(kind.names.values())
     tensors = list(arguments)
     tensor = tensors[which]
     axis = min(axis, tensor.ndim - 1)
     if which == 0:
         axis = tensor.ndim - 1  # the others may be anything
     tensors[which] = torch.cat([tensor, tensor.narrow(axis, 0, 0), tensor], axis)
-    # U fixes the sizes; where it is the one that changed, another no longer fits it.
-    named = names[which] if which != 3 else "(mu|sigma|v|x)"
+    # The weights fix the sizes; where they are what changed, another no longer fits them.
+    named = names[which] if which != 3 else f"(mu|sigma|{names[4]}|x)"
     with pytest.raises(ValueError, match=rf"^{named} must have shape \("):
-        gm_layer(*tensors)
+        kind.function(*tensors)
     measured.add("anything", "shapes that do not fit: refused by name")
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_a_layer_of_nothing_is_refused(axis):
+def test_a_layer_of_nothing_is_refused(kind, axis):
     sizes = [2, 3, 4]
     sizes[axis] = 0
     K, C, d = sizes
     shapes = (5, d), (K, d), (K, d), (K, C, d), (K, C)
-    with pytest.raises(ValueError, match=r"^U must have shape \(K, C, d\), none of them zero, got"):
-        gm_layer(*map(torch.ones, shapes))
+    message = rf"^{kind.names['weights']} must have shape \(K, C, d\), none of them zero, got"
+    with pytest.raises(ValueError, match=message):
+        kind.function(*map(torch.ones, shapes))
 
 
 @given(
     st.sampled_from(["in_features", "out_features", "num_components"]),
     st.one_of(st.integers(max_value=0), st.floats(), st.booleans(), st.text(max_size=3), st.none()),
 )
-def test_sizes_that_are_none_are_refused(measured, name, value):
+def test_sizes_that_are_none_are_refused(kind, measured, name, value):
     sizes = {"in_features": 2, "out_features": 2, "num_components": 2, name: value}
     with pytest.raises((ValueError, TypeError), match=name):
-        GaussianMixtureLayer(**sizes)
+        kind.layer(**sizes)
     measured.add("anything", "sizes that are none: refused by name")

@@ -6,12 +6,9 @@ import functools
 import pytest
 import torch
 from derivatives import check_derivatives
-from draws import PARAMETERS, draw
-from module_checks import (
-    parameter_gradients,
-    snapshot,
-    unchanged,
-)
+from draws import draw, seeded
+from kinds import AFFINE, PARAMETERS
+from module_checks import assert_all_close, parameter_gradients, snapshot, unchanged
 from networks import make_layer, stack
 from torch import nn
 from torch.autograd import gradcheck
@@ -20,15 +17,15 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import orthogonal, weight_norm
 from torch.testing import assert_close
 
-from gmlib import GaussianMixtureLayer, init
-from gmlib.functional import gm_layer
+from gmlib import init
 
 # --- Sharing -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_the_gradient_of_a_shared_parameter_is_the_sum(name):
-    apart, x = nn.Sequential(make_layer(4, 4), make_layer(4, 4, seed=1)), draw(5, 4)
+@pytest.mark.parametrize("role", PARAMETERS)
+def test_the_gradient_of_a_shared_parameter_is_the_sum(kind, role):
+    name = kind.names[role]
+    apart, x = nn.Sequential(make_layer(kind, 4, 4), make_layer(kind, 4, 4, seed=1)), draw(5, 4)
     apart[1].load_state_dict({name: getattr(apart[0], name)}, strict=False)
     tied = copy.deepcopy(apart)
     setattr(tied[1], name, getattr(tied[0], name))
@@ -48,13 +45,13 @@ def test_the_gradient_of_a_shared_parameter_is_the_sum(name):
     assert torch.equal(out, apart(x))
 
 
-def test_the_gradients_of_a_layer_used_twice_are_the_sum():
-    layer, x = make_layer(4, 4), draw(5, 4)
+def test_the_gradients_of_a_layer_used_twice_are_the_sum(kind):
+    layer, x = make_layer(kind, 4, 4), draw(5, 4)
     twice, apart = nn.Sequential(layer, nn.Tanh(), layer), [copy.deepcopy(layer) for _ in range(2)]
     found = parameter_gradients(twice, x)
     parts = parameter_gradients(nn.Sequential(apart[0], nn.Tanh(), apart[1]), x)
-    assert list(found) == [f"0.{name}" for name in PARAMETERS]
-    for name in PARAMETERS:
+    assert list(found) == [f"0.{name}" for name in kind.parameters]
+    for name in kind.parameters:
         expected = parts[f"0.{name}"] + parts[f"2.{name}"]
         assert_close(found[f"0.{name}"], expected, rtol=1e-13, atol=1e-13)
 
@@ -70,17 +67,17 @@ def through(function):
 PARAMETRIZED = {
     "softplus of sigma": ("sigma", through(nn.Softplus())),
     "weight-normed mu": ("mu", weight_norm),
-    "weight-normed U": ("U", weight_norm),
-    "orthogonal U": ("U", orthogonal),
-    "tanh of v": ("v", through(nn.Tanh())),
+    "weight-normed weights": ("weights", weight_norm),
+    "orthogonal weights": ("weights", orthogonal),
+    "tanh of offsets": ("offsets", through(nn.Tanh())),
 }
 
 
-@pytest.mark.parametrize(("name", "register"), PARAMETRIZED.values(), ids=PARAMETRIZED)
+@pytest.mark.parametrize(("role", "register"), PARAMETRIZED.values(), ids=PARAMETRIZED)
 class TestParametrized:
-    def test_derivatives_in_what_it_is_computed_from(self, name, register):
-        layer = make_layer(2, 2)
-        register(layer, name)
+    def test_derivatives_in_what_it_is_computed_from(self, kind, role, register):
+        layer = make_layer(kind, 2, 2)
+        register(layer, kind.names[role])
         names, originals = zip(*layer.named_parameters(), strict=True)
 
         def call(x, *values):
@@ -93,25 +90,25 @@ class TestParametrized:
         else:
             check_derivatives(call, inputs)
 
-    def test_removed_again(self, name, register):
-        layer, x = make_layer(), draw(5, 4)
+    def test_removed_again(self, kind, role, register):
+        layer, x, name = make_layer(kind), draw(5, 4), kind.names[role]
         register(layer, name)
-        computed = {name: getattr(layer, name).detach().clone() for name in PARAMETERS}
+        computed = {name: getattr(layer, name).detach().clone() for name in kind.parameters}
         out = layer(x)
-        assert torch.equal(out, gm_layer(x, **computed))
+        assert torch.equal(out, kind.function(x, **computed))
         parametrize.remove_parametrizations(layer, name)
-        plain = make_layer(seed=3)
+        plain = make_layer(kind, seed=3)
         plain.load_state_dict(layer.state_dict())
         assert torch.equal(plain(x), out)
 
 
-def test_a_parametrized_sigma():
-    layer = GaussianMixtureLayer(5, 4, 3)
+def test_a_parametrized_sigma(kind):
+    layer = kind.layer(5, 4, 3)
     nn.utils.parametrize.register_parametrization(layer, "sigma", nn.Softplus())
     x = draw(9, 5, dtype=torch.float32)
     layer(x).sum().backward()
     raw = layer.parametrizations.sigma.original
-    assert torch.equal(layer(x), gm_layer(x, layer.mu, layer.sigma, layer.U, layer.v))
+    assert torch.equal(layer(x), kind.function(x, layer.mu, layer.sigma, *layer.readout))
     assert raw.grad.isfinite().all()
     assert raw.grad.abs().max() > 0
 
@@ -127,10 +124,10 @@ RESCALES = {  # by a factor that the outputs, or a formula, ask for
 }
 INITS = {"baseline_": init.baseline_, "fan_in_": init.fan_in_} | RESCALES
 COMPUTED = {
-    **{f"computed {name}": (name, through(nn.Softplus())) for name in PARAMETERS},
+    **{f"computed {role}": (role, through(nn.Softplus())) for role in PARAMETERS},
     # These two leave an attribute that is a tensor, and recompute it at each call.
-    "pruned U": ("U", functools.partial(prune.random_unstructured, amount=0.5)),
-    "weight-normed v, as of old": ("v", nn.utils.weight_norm),
+    "pruned weights": ("weights", functools.partial(prune.random_unstructured, amount=0.5)),
+    "weight-normed offsets, as of old": ("offsets", nn.utils.weight_norm),
 }
 every_init = pytest.mark.parametrize("init_", INITS.values(), ids=INITS)
 every_rescaling = pytest.mark.parametrize("init_", RESCALES.values(), ids=RESCALES)
@@ -154,10 +151,10 @@ class TestComputed:
     """What is written to a parametrized parameter is lost without a word, so nothing is written."""
 
     @every_init
-    @pytest.mark.parametrize(("name", "register"), COMPUTED.values(), ids=COMPUTED)
+    @pytest.mark.parametrize(("role", "register"), COMPUTED.values(), ids=COMPUTED)
     @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
-    def test_is_refused_by_name(self, init_, name, register):
-        network = stack(6, 5, 4, dtype=torch.float64)
+    def test_is_refused_by_name(self, kind, init_, role, register):
+        network, name = stack(kind, 6, 5, 4, dtype=torch.float64), kind.names[role]
         register(network[1], name)
         if init_ is INITS["calibrate_"] and name in ("mu", "sigma"):
             init_(network)  # writes to neither
@@ -169,11 +166,11 @@ class TestComputed:
             )
             is_refused(init_, network, ValueError, sentence)
 
-    @pytest.mark.parametrize(("name", "register"), [("U", weight_norm), ("mu", weight_norm)])
-    def test_after_the_initialization_is_the_way(self, name, register):
-        network = stack(6, 5, 4, dtype=torch.float64)
+    @pytest.mark.parametrize(("role", "register"), [("weights", weight_norm), ("mu", weight_norm)])
+    def test_after_the_initialization_is_the_way(self, kind, role, register):
+        network = stack(kind, 6, 5, 4, dtype=torch.float64)
         init.kumar_(network, SAMPLE)
-        register(network[1], name)
+        register(network[1], kind.names[role])
         before = snapshot(network)
         report = init.scale_report(network, SAMPLE)  # which looks and writes nothing
         assert [layer.std_after for layer in report] == pytest.approx([0.5, 0.5], rel=1e-12)
@@ -190,23 +187,33 @@ class TestShared:
 
     @every_rescaling
     @pytest.mark.parametrize(
-        ("one", "other"), [("0.U", "1.U"), ("0.v", "1.v"), ("0.v", "1.mu"), ("0.v", "2.weight")]
+        ("one", "other"),
+        [
+            ("0.{weights}", "1.{weights}"),
+            ("0.{offsets}", "1.{offsets}"),
+            ("0.{offsets}", "1.mu"),
+            ("0.{offsets}", "2.weight"),
+        ],
     )
-    def test_readout_is_refused_by_both_names(self, init_, one, other):
-        network = nn.Sequential(make_layer(6, 6, 6), make_layer(6, 6, 6), nn.Linear(6, 6).double())
+    def test_readout_is_refused_by_both_names(self, kind, init_, one, other):
+        one, other = (name.format(**kind.names) for name in (one, other))
+        network = nn.Sequential(
+            make_layer(kind, 6, 6, 6), make_layer(kind, 6, 6, 6), nn.Linear(6, 6).double()
+        )
         self.share(network, other, one)
         is_refused(init_, network, ValueError, f"^'{one}' and '{other}' are one tensor")
 
     @every_rescaling
-    def test_readout_within_a_layer_too(self, init_):
-        network = nn.Sequential(make_layer(6, 6, 3))
-        self.share(network, "0.v", "0.mu")
-        is_refused(init_, network, ValueError, "^'0.mu' and '0.v' are one tensor")
+    def test_readout_within_a_layer_too(self, kind, init_):
+        network = nn.Sequential(make_layer(kind, 6, 6, 3))
+        offsets = f"0.{kind.names['offsets']}"
+        self.share(network, offsets, "0.mu")
+        is_refused(init_, network, ValueError, f"^'0.mu' and '{offsets}' are one tensor")
 
     @pytest.mark.parametrize("name", ["mu", "sigma"])
     @pytest.mark.parametrize("init_", [RESCALES["calibrate_"], RESCALES["kumar_"]])
-    def test_gaussians_are_calibrated(self, init_, name):
-        network = nn.Sequential(make_layer(6, 6, 3), make_layer(6, 6, 3, seed=1))
+    def test_gaussians_are_calibrated(self, kind, init_, name):
+        network = nn.Sequential(make_layer(kind, 6, 6, 3), make_layer(kind, 6, 6, 3, seed=1))
         self.share(network, f"1.{name}", f"0.{name}")
         init_(network)
         assert network[0].get_parameter(name) is network[1].get_parameter(name)
@@ -215,9 +222,13 @@ class TestShared:
 
 @every_init
 @pytest.mark.parametrize("frozen", PARAMETERS)
-def test_frozen_parameters_are_initialized_too(init_, frozen):
+def test_frozen_parameters_are_initialized_too(kind, init_, frozen):
+    frozen = kind.names[frozen]
     # As by torch.nn.init: to freeze is to keep from training, often a random draw.
-    network, free = stack(6, 5, 4, dtype=torch.float64), stack(6, 5, 4, dtype=torch.float64)
+    network, free = (
+        stack(kind, 6, 5, 4, dtype=torch.float64),
+        stack(kind, 6, 5, 4, dtype=torch.float64),
+    )
     network[1].get_parameter(frozen).requires_grad_(False)
     for each in (network, free):
         with torch.random.fork_rng():
@@ -229,8 +240,32 @@ def test_frozen_parameters_are_initialized_too(init_, frozen):
 
 
 @pytest.mark.parametrize("init_", [RESCALES[name] for name in ("calibrate_", "kumar_", "lsuv_")])
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_a_half_converted_layer_is_refused_by_name(init_, name):
-    network = stack(6, 5, 4, dtype=torch.float64)
+@pytest.mark.parametrize("role", PARAMETERS)
+def test_a_half_converted_layer_is_refused_by_name(kind, init_, role):
+    network, name = stack(kind, 6, 5, 4, dtype=torch.float64), kind.names[role]
     setattr(network[1], name, nn.Parameter(network[1].get_parameter(name).detach().float()))
     is_refused(init_, network, TypeError, f"x and {name} must share a dtype")
+
+
+@pytest.mark.parametrize("role", PARAMETERS)
+def test_a_half_converted_layer_is_drawn_like_any_other(kind, role):
+    layers = make_layer(kind), make_layer(AFFINE)
+    for layer, name in zip(layers, (kind.names[role], AFFINE.names[role]), strict=True):
+        setattr(layer, name, nn.Parameter(layer.get_parameter(name).detach().float()))
+        init.baseline_(layer, generator=seeded(1))
+        layer.double()
+    found, affine = (tuple(layer.parameters()) for layer in layers)
+    expected = (*affine[:2], *kind.coordinates(*affine))
+    assert_all_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_layer_in_half_precision_is_drawn_too(kind, dtype):
+    # for use under autocast, which converts it
+    layer = make_layer(kind, dtype=torch.float32)
+    layer.to(dtype).reset_parameters(generator=seeded())
+    assert {p.dtype for p in layer.parameters()} == {dtype}
+    with torch.autocast("cpu", dtype):
+        out = layer(draw(5, 4, dtype=dtype))
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()

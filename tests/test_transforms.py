@@ -6,19 +6,20 @@ import warnings
 import pytest
 import torch
 from derivatives import both_batches, energy, moment_energy, tangents_like
-from draws import NAMES, draw, moments, small_arguments
+from draws import draw, moments
+from kinds import ROLES, small_arguments
 from module_checks import assert_all_close, outcome
 from networks import make_network
 from torch.autograd.functional import hessian as classic_hessian
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vmap
 from torch.testing import assert_close
 
-from gmlib.functional import gm_layer, relu_moments
+from gmlib.functional import relu_moments
 
 
 class TestVmap:
-    def test_over_inputs(self):
-        network = make_network()
+    def test_over_inputs(self, kind):
+        network = make_network(kind)
         x = draw(5, 6)
         assert_close(vmap(network)(x), network(x), rtol=1e-12, atol=1e-12)
         x = draw(5, 3, 6)
@@ -26,8 +27,8 @@ class TestVmap:
 
     @pytest.mark.parametrize("batch", [3, 9])
     @pytest.mark.parametrize("shared", [True, False], ids=["one batch", "a batch each"])
-    def test_over_stacked_networks(self, shared, batch):
-        networks = [make_network(seed=seed) for seed in range(3)]
+    def test_over_stacked_networks(self, kind, shared, batch):
+        networks = [make_network(kind, seed=seed) for seed in range(3)]
         parameters, buffers = stack_module_state(networks)
         base = copy.deepcopy(networks[0]).to("meta")
 
@@ -49,8 +50,8 @@ class TestVmap:
             assert_all_close([g[run] for g in grads], expected, rtol=1e-10, atol=1e-12)
 
     @pytest.mark.parametrize("inside", [True, False], ids=["vmap(grad)", "grad(vmap)"])
-    def test_over_stacked_networks_without_a_loop(self, inside):
-        networks = [make_network(seed=seed) for seed in range(3)]
+    def test_over_stacked_networks_without_a_loop(self, kind, inside):
+        networks = [make_network(kind, seed=seed) for seed in range(3)]
         parameters, _ = stack_module_state(networks)
         x = draw(3, 9, 6)
 
@@ -75,13 +76,13 @@ class TestVmap:
 
 class TestTransforms:
     @both_batches
-    def test_grad(self, B, C):
-        inputs = small_arguments(B, C, requires_grad=NAMES)
-        expected = torch.autograd.grad(energy(*inputs), inputs)
-        assert_all_close(grad(energy, argnums=tuple(range(5)))(*inputs), expected)
+    def test_grad(self, kind, B, C):
+        inputs = small_arguments(kind, B, C, requires_grad=ROLES)
+        expected = torch.autograd.grad(energy(kind)(*inputs), inputs)
+        assert_all_close(grad(energy(kind), argnums=tuple(range(5)))(*inputs), expected)
 
-    def test_gradients_by_example(self):
-        network = make_network()
+    def test_gradients_by_example(self, kind):
+        network = make_network(kind)
         parameters = dict(network.named_parameters())
         x, y = draw(5, 6), draw(5, 2, seed=2)
 
@@ -96,12 +97,12 @@ class TestTransforms:
             )
 
     @both_batches
-    def test_jacobians(self, B, C):
-        inputs = small_arguments(B, C)
+    def test_jacobians(self, kind, B, C):
+        inputs = small_arguments(kind, B, C)
         everything = tuple(range(5))
-        reverse = jacrev(gm_layer, argnums=everything)(*inputs)
-        forward = jacfwd(gm_layer, argnums=everything)(*inputs)
-        classic = torch.autograd.functional.jacobian(gm_layer, inputs)
+        reverse = jacrev(kind.function, argnums=everything)(*inputs)
+        forward = jacfwd(kind.function, argnums=everything)(*inputs)
+        classic = torch.autograd.functional.jacobian(kind.function, inputs)
         assert_all_close(reverse, classic, rtol=1e-12, atol=1e-12)
         assert_all_close(forward, classic, rtol=1e-12, atol=1e-12)
 
@@ -115,28 +116,28 @@ class TestTransforms:
             )
             assert_all_close(forward, reverse, rtol=1e-13, atol=1e-15)
 
-    @pytest.mark.parametrize("name", [*NAMES, "all"])
+    @pytest.mark.parametrize("role", [*ROLES, "all"])
     @both_batches
-    def test_jvp_equals_finite_differences(self, B, C, name):
-        inputs = small_arguments(B, C)
+    def test_jvp_equals_finite_differences(self, kind, B, C, role):
+        inputs = small_arguments(kind, B, C)
         directions = [
-            tangent if name in (of, "all") else torch.zeros_like(tangent)
-            for of, tangent in zip(NAMES, tangents_like(inputs), strict=True)
+            tangent if role in (of, "all") else torch.zeros_like(tangent)
+            for of, tangent in zip(ROLES, tangents_like(inputs), strict=True)
         ]
 
         def along(step):
             moved = [x + step * dx for x, dx in zip(inputs, directions, strict=True)]
-            return gm_layer(*moved)
+            return kind.function(*moved)
 
-        out, tangent = jvp(gm_layer, inputs, tuple(directions))
+        out, tangent = jvp(kind.function, inputs, tuple(directions))
         h = 1e-4
         # The fourth-order rule: its error is of order h^4 and that of rounding / h.
         slope = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
-        assert torch.equal(out, gm_layer(*inputs))
+        assert torch.equal(out, kind.function(*inputs))
         assert_close(tangent, slope, rtol=1e-9, atol=1e-9)
 
-    def test_jvp_of_a_network_equals_its_vjp(self):
-        network = make_network()
+    def test_jvp_of_a_network_equals_its_vjp(self, kind):
+        network = make_network(kind)
         x = draw(4, 6)
         parameters = dict(network.named_parameters())
         primals = tuple(p.detach() for p in parameters.values())
@@ -151,8 +152,8 @@ class TestTransforms:
         products = (g * dx for g, dx in zip(pull(weight), tangents, strict=True))
         assert_close((weight * tangent).sum(), sum(p.sum() for p in products), rtol=1e-10, atol=0)
 
-    def test_vmap_of_jvp(self):
-        network = make_network()
+    def test_vmap_of_jvp(self, kind):
+        network = make_network(kind)
         x = draw(4, 6)
         (dx,) = tangents_like((x,))
         rows = vmap(lambda x, dx: jvp(network, (x,), (dx,)))(x, dx)
@@ -160,9 +161,9 @@ class TestTransforms:
 
     @pytest.mark.parametrize("gradients", [True, False], ids=["grad on", "no_grad"])
     @both_batches
-    def test_hessian(self, B, C, gradients):
-        inputs = small_arguments(B, C)
-        expected = classic_hessian(energy, inputs)
+    def test_hessian(self, kind, B, C, gradients):
+        inputs = small_arguments(kind, B, C)
+        expected = classic_hessian(energy(kind), inputs)
         everything = tuple(range(5))
 
         def reverse_over_forward(function, argnums):
@@ -173,7 +174,7 @@ class TestTransforms:
 
         with torch.set_grad_enabled(gradients):
             for method in (hessian, reverse_over_forward, reverse_over_reverse):
-                found = method(energy, everything)(*inputs)
+                found = method(energy(kind), everything)(*inputs)
                 for row, expected_row in zip(found, expected, strict=True):
                     assert_all_close(row, expected_row, rtol=1e-10, atol=1e-12)
 

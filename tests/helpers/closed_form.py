@@ -8,24 +8,10 @@ from typing import Any
 
 import mpmath
 import torch
-from draws import NAMES, arguments, weight_like
+from draws import weight_like
+from kinds import Kind, arguments
 from torch import Tensor
 from torch.testing import assert_close
-
-from gmlib.functional import gm_layer
-
-
-def reference(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tensor:
-    """The formula as the book writes it, for autograd to differentiate."""
-    m = torch.einsum("...d,kd->...k", x, mu)
-    t = torch.einsum("...d,kd->...k", x**2, sigma**2).sqrt()
-    z = m / t
-    Phi = 0.5 * torch.erfc(-z / math.sqrt(2))
-    phi = torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-    F = m * Phi + t * phi
-    at_the_mean = torch.einsum("kcd,kd->kc", U, mu) + v
-    covariance = torch.einsum("kcd,kd,...d->...kc", U, sigma**2, x)
-    return (at_the_mean * F.unsqueeze(-1) + covariance * Phi.unsqueeze(-1)).mean(-2)
 
 
 def gradients(
@@ -38,14 +24,20 @@ def gradients(
     return dict(zip(leaves, grads, strict=True))
 
 
-def equals_the_reference(leading: Sequence[int]) -> None:
+def equals_the_reference(kind: Kind, leading: Sequence[int]) -> None:
     """Check the outputs and all gradients for inputs of a leading shape."""
-    drawn = arguments()
-    drawn["x"] = arguments(B=math.prod(leading), seed=1)["x"].view(*leading, 4)
-    assert gm_layer(**drawn).shape == (*leading, 3)
-    assert_close(gm_layer(**drawn), reference(**drawn), rtol=1e-12, atol=1e-12)
-    fast, plain = gradients(gm_layer, drawn), gradients(reference, drawn)
-    for name in NAMES:
+    drawn = arguments(kind)
+    drawn["x"] = arguments(kind, B=math.prod(leading), seed=1)["x"].view(*leading, 4)
+    out = kind.function(**drawn)
+    assert out.shape == (*leading, 3)
+    assert_close(out, kind.reference(**drawn), rtol=1e-12, atol=1e-12)
+    gradients_equal_the_reference(kind, drawn)
+
+
+def gradients_equal_the_reference(kind: Kind, drawn: Mapping[str, Tensor]) -> None:
+    """Check all gradients in double precision."""
+    fast, plain = gradients(kind.function, drawn), gradients(kind.reference, drawn)
+    for name in drawn:
         assert_close(fast[name], plain[name], rtol=1e-12, atol=1e-12, msg=name)
 
 

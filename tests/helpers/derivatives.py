@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 import torch
 from draws import seeded
+from kinds import Kind
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from gmlib.functional import gm_layer, relu_moments
+from gmlib.functional import relu_moments
 
 # The code multiplies in another order where the batch is smaller than the layer is wide.
 BATCHES = {"B < C": (2, 3), "B >= C": (3, 2)}
 both_batches = pytest.mark.parametrize(("B", "C"), BATCHES.values(), ids=BATCHES)
 
 
-def energy(*inputs: Tensor) -> Tensor:
-    """A number that depends on every output of a layer."""
-    return gm_layer(*inputs).square().sum()
+def energy(kind: Kind) -> Callable[..., Tensor]:
+    """A number that depends on every output of a layer, as a function of its arguments."""
+    return lambda *inputs: kind.function(*inputs).square().sum()
 
 
 def moment_energy(m: Tensor, t: Tensor) -> Tensor:

@@ -7,9 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-NAMES = ("x", "mu", "sigma", "U", "v")
-PARAMETERS = NAMES[1:]
-
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -18,35 +15,6 @@ def seeded(seed: int = 0) -> torch.Generator:
 def draw(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
     """Standard normal numbers, the same in every dtype but for their rounding."""
     return torch.randn(shape, generator=seeded(seed), dtype=torch.float64).to(dtype)
-
-
-def arguments(
-    B: int = 5,
-    d: int = 4,
-    C: int = 3,
-    K: int = 2,
-    *,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-    requires_grad: Iterable[str] = (),
-) -> dict[str, Tensor]:
-    """x, mu, sigma, U and v by name; sigma has both signs."""
-    generator = seeded(seed)
-    shapes = {"x": (B, d), "mu": (K, d), "sigma": (K, d), "U": (K, C, d), "v": (K, C)}
-    drawn = {
-        name: torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-        for name, shape in shapes.items()
-    }
-    for name in requires_grad:
-        drawn[name].requires_grad_()
-    return drawn
-
-
-def small_arguments(
-    B: int = 3, C: int = 2, *, requires_grad: Iterable[str] = ()
-) -> tuple[Tensor, ...]:
-    """x, mu, sigma, U and v of two inputs and two components."""
-    return tuple(arguments(B, 2, C, 2, requires_grad=requires_grad).values())
 
 
 def moments(*, requires_grad: Iterable[str] = ()) -> tuple[Tensor, Tensor]:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from draws import seeded
+from kinds import KINDS
 from module_checks import unchanged
 from torch import Tensor, nn
 
-from gmlib import GaussianMixtureLayer
 from gmlib.init import calibrate_, kumar_, lsuv_
+from gmlib.layer import MixtureLayer
 
-READOUT = ("U", "v")
+READOUTS = {name for kind in KINDS.values() for name in kind.layer.readout_names}
 CALIBRATIONS = [calibrate_, kumar_]  # whose target can be chosen
 DRAWN = [kumar_, lsuv_]  # which draw before they look at the data
 SHOWN = [calibrate_, kumar_, lsuv_]
@@ -28,7 +29,7 @@ def sample(n: int = 200, d: int = 6, seed: int = 7, dtype: torch.dtype = torch.f
 
 
 def output_stds(
-    module: nn.Module, inputs: Tensor, layer_type: type[nn.Module] = GaussianMixtureLayer
+    module: nn.Module, inputs: Tensor, layer_type: type[nn.Module] = MixtureLayer
 ) -> dict[str, float]:
     """Output stds by layer name, from a forward of the test's own."""
     module = copy.deepcopy(module).eval()
