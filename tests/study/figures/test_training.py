@@ -31,7 +31,6 @@ from gmlib.study import analysis, figures
 # The book fails on any warning.
 pytestmark = pytest.mark.filterwarnings("error")
 
-
 # --- Dynamics ------------------------------------------------------------------------------------
 
 ERRORS = {

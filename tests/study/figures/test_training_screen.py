@@ -17,7 +17,6 @@ from gmlib.study import analysis, figures
 # The book fails on any warning.
 pytestmark = pytest.mark.filterwarnings("error")
 
-
 SCREENED = {
     ("mnist", "BL", 5): [60, 20, 9],
     ("mnist", "BL", 6): [40, 30, 10],

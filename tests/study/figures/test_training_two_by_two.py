@@ -15,7 +15,6 @@ from gmlib.study import analysis, figures
 # The book fails on any warning.
 pytestmark = pytest.mark.filterwarnings("error")
 
-
 PURPLE, ORANGE, LIGHT = "#8357a4", "#e39b28", "#c4c4c4"
 FOUR = {
     "BL": {0: [0.9, 0.8, 0.7, 0.60, 0.40], 1: [0.9, 0.9, 0.9, 0.50, 0.20], 2: [0.9, *[0.95] * 4]},
