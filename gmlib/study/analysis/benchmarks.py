@@ -16,7 +16,6 @@ from gmlib.study.runs.ledger import project_root
 
 __all__ = [
     "load",
-    "values_file",
     "mutants_table",
     "ratio_table",
     "read",
@@ -24,6 +23,7 @@ __all__ = [
     "step_table",
     "survivors_table",
     "torture_rows",
+    "values_file",
     "values_table",
     "wide_table",
 ]
