@@ -116,7 +116,11 @@ def gm_layer_monte_carlo(
     ReLU network of ``K * num_samples`` neurons whose infinite-width limit is the GM layer.
 
     Args:
-        x, mu, sigma, U, v: As in :func:`gm_layer`.
+        x: Inputs, shape ``(..., d)``.
+        mu: Component means, shape ``(K, d)``.
+        sigma: Component standard deviations, shape ``(K, d)``.
+        U: Readout weights, shape ``(K, C, d)``.
+        v: Readout offsets, shape ``(K, C)``.
         num_samples: Neurons drawn per component, at least 1.
         generator: Source of randomness; the global one by default.
 
