@@ -281,7 +281,10 @@ class _Recorder:
 
     def _evaluate(self) -> None:
         runs = len(self._configs)
-        evaluation = {"step": [self._step] * runs, **_evaluation(self._networks, self._x, self._y)}
+        evaluation: dict[str, list[float]] = {
+            "step": [self._step] * runs,
+            **_evaluation(self._networks, self._x, self._y),
+        }
         evaluation["train_loss"] = [math.nan] * runs
         if self._losses:
             evaluation["train_loss"] = torch.stack(self._losses).double().mean(0).tolist()
