@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.benchmark import Timer
 
-from gmlib.study.analysis.benchmarks import measured_file
+from gmlib.study.analysis.benchmarks import values_file
 from gmlib.study.runs.provenance import cpu_model
 
 
@@ -71,6 +71,6 @@ def machine() -> dict[str, str]:
 
 def write(sections: Mapping[str, Any]) -> None:
     """Put the sections into the file; the others stay."""
-    file = measured_file("speed.json")
+    file = values_file("speed.json")
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**known, **sections}, indent=1) + "\n")

@@ -18,7 +18,7 @@ from pathlib import Path
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
 
-from gmlib.study.analysis.benchmarks import measured_file
+from gmlib.study.analysis.benchmarks import values_file
 from gmlib.study.runs.provenance import stamp
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def main() -> int:
     subprocess.run([mutmut, "run"], cwd=ROOT, env=one_thread_each, check=True)
     modules = found(folder)
     text = json.dumps({**stamp(), "modules": modules}, indent=1, ensure_ascii=False)
-    measured_file("mutants.json").write_text(text + "\n")
+    values_file("mutants.json").write_text(text + "\n")
     survivors = [survivor for own in modules.values() for survivor in own["survivors"]]
     unexplained = [survivor["change"] for survivor in survivors if not survivor["reason"]]
     idle = {why for _, why in REASONS} - {survivor["reason"] for survivor in survivors}

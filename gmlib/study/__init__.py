@@ -1,4 +1,4 @@
-"""The evidence, one folder a stage; no stage imports from one below it.
+"""The evidence, one folder a stage; no stage imports from one after it.
 
 =============  ==================================================================
 `datasets`     where data come in: load, standardize, fetch and verify
@@ -9,5 +9,6 @@
 `claims`       the note's statements, how each is measured, verdicts
 =============  ==================================================================
 
-Notebooks call these and hold no logic of their own. Needs the extra ``gmlib[study]``.
+`validation` is for all of them, and `cli` is the command ``gmlib``. Notebooks call the stages and
+hold no logic of their own. Needs the extra ``gmlib[study]``.
 """

@@ -7,22 +7,16 @@ import subprocess
 import time
 from collections.abc import Callable
 
-import numpy as np
 import psutil
+from record_checks import assert_same_run
 
 from gmlib.study.runs.records import RunRecord
 
 
 def assert_same_runs(ones: list[RunRecord], others: list[RunRecord]) -> None:
     """Equal but for time and place."""
-    assert [record.config for record in ones] == [record.config for record in others]
     for one, other in zip(ones, others, strict=True):
-        np.testing.assert_equal(dict(one.curves), dict(other.curves))  # takes NaN as equal to NaN
-        np.testing.assert_equal(dict(one.movement), dict(other.movement))
-        assert one.init_report == other.init_report
-        assert list(one.snapshots) == list(other.snapshots)
-        for name, array in one.snapshots.items():
-            np.testing.assert_array_equal(array, other.snapshots[name], strict=True)
+        assert_same_run(one, other)
 
 
 def wait_until(condition: Callable[[], object], *running: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,6 @@ from gmlib.study.runs.ledger import project_root
 
 __all__ = [
     "load",
-    "measured_file",
     "mutants_table",
     "ratio_table",
     "read",
@@ -24,12 +23,13 @@ __all__ = [
     "step_table",
     "survivors_table",
     "torture_rows",
+    "values_file",
     "values_table",
     "wide_table",
 ]
 
 
-def measured_file(name: str) -> Path:
+def values_file(name: str) -> Path:
     """Where the values are: a file in the project's folder ``benchmarks``.
 
     Raises:
@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str] | None, name: str, command: str) -> Any:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not JSON.
     """
-    file = measured_file(name) if path is None else Path(path)
+    file = values_file(name) if path is None else Path(path)
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
@@ -171,7 +171,7 @@ def read(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     missing = {"machine", "step", "scaling", "sampling", "together"} - set(content)
     if missing:
         raise ValueError(
-            f"{path or measured_file('speed.json')} lacks {sorted(missing)}; "
+            f"{path or values_file('speed.json')} lacks {sorted(missing)}; "
             "`make bench` writes it anew"
         )
     return content  # type: ignore[no-any-return]

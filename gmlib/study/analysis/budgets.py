@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiplications for one input; see `study.families`."""
+"""What a network costs: parameters, and multiplications for one input; see `plan.families`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def multiplications(config: RunConfig, num_features: int) -> int:
 
 
 COSTS = ("parameters", "multiplications")
-"""What a network costs: columns of `budget_table`; see `study.cost`."""
+"""What a network costs: columns of `budget_table`."""
 
 
 def budget_table(

@@ -9,7 +9,7 @@ from gmlib.study.figures.budgets import *
 from gmlib.study.figures.layer import *
 from gmlib.study.figures.propagation import *
 from gmlib.study.figures.settings import *
-from gmlib.study.figures.start import *
+from gmlib.study.figures.starts import *
 from gmlib.study.figures.style import COMPONENT_COLORS as COMPONENT_COLORS
 from gmlib.study.figures.style import arm_color as arm_color
 from gmlib.study.figures.training import *

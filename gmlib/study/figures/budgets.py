@@ -28,7 +28,7 @@ def budget(table: pd.DataFrame) -> Figure:
     The black steps are the Pareto front of all: nothing in the table is below them.
 
     Args:
-        table: As `metrics.budget_table` gives.
+        table: As `analysis.budget_table` gives.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, panels = subplots(len(COSTS), 1, 7.8, 9.0, sharex=True, sharey=True)

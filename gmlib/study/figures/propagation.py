@@ -27,7 +27,7 @@ def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
     """2-sigma ellipses of a layer's components over epochs, a panel an arm, opacity growing.
 
     Args:
-        panels: Ellipses by title, as `propagation.propagate` gives.
+        panels: Ellipses by title, as `analysis.propagate` gives.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, axes = subplots(1, len(panels), 4.6 * len(panels), 4.4)
@@ -63,7 +63,7 @@ def displacement(moved: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
     """How far components moved from their start, by three measures, a line an arm.
 
     Args:
-        moved: By arm, as `propagation.mean_displacement` gives.
+        moved: By arm, as `analysis.mean_displacement` gives.
     """
     titles = {
         "absolute": "distance",

@@ -35,8 +35,8 @@ def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) 
     means over those that trained; counts of those that diverged stand at the upper edge.
 
     Args:
-        scales: By number of layers, as `metrics.init_table` gives.
-        runs: By number of layers, as `metrics.runs_table` gives.
+        scales: By number of layers, as `analysis.init_table` gives.
+        runs: By number of layers, as `analysis.runs_table` gives.
     """
     arms = list(next(iter(runs.values())).arm.unique())
     with mpl.style.context(STYLE, after_reset=True):
@@ -70,7 +70,7 @@ def dial(runs: Sequence[Mapping[float, pd.DataFrame]], xlabels: Sequence[str]) -
     diverged stand at the upper edge.
 
     Args:
-        runs: For each panel, `metrics.runs_table` by value of the setting.
+        runs: For each panel, `analysis.runs_table` by value of the setting.
         xlabels: Names of the settings.
     """
     styles = {"first_epoch": ("after epoch 1", "o", "#e39b28"), "best": ("best", "s", "#3a8f5c")}
@@ -107,7 +107,7 @@ def movement(table: pd.DataFrame) -> Figure:
     """How far clouds (above) and readouts (below) are from their start, by step: means over seeds.
 
     Args:
-        table: As `metrics.movement_table` gives.
+        table: As `analysis.movement_table` gives.
     """
     layers = sorted(table.layer.unique()) or [1]
     kinds = {
@@ -155,7 +155,7 @@ def feature_learning(tables: Mapping[float, pd.DataFrame]) -> Figure:
     A line joins the medians over seeds, a dot is a seed.
 
     Args:
-        tables: By target std, as `metrics.movement_table` gives.
+        tables: By target std, as `analysis.movement_table` gives.
     """
     parameters = {"mu": "means of the clouds", "sigma": "deviations of the clouds", "U": "readouts"}
     layers = sorted({layer for table in tables.values() for layer in table.layer}) or [1]

@@ -40,7 +40,7 @@ def dynamics(curves: pd.DataFrame) -> Figure:
     side, cut at the lowest and highest seed. Seeds that diverged are drawn dotted.
 
     Args:
-        curves: As `metrics.curves_table` gives.
+        curves: As `analysis.curves_table` gives.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, (late, early) = subplots(1, 2, 9.2, 3.8, sharey=True)
@@ -67,7 +67,7 @@ def time_to_threshold(hits: pd.DataFrame) -> Figure:
     """Gradient steps to the first hit of each threshold: a dot a seed, a bar at the median.
 
     Args:
-        hits: As `metrics.first_hits` gives.
+        hits: As `analysis.first_hits` gives.
     """
     thresholds = list(hits.threshold.unique())
     arms = list(hits.arm.unique())
@@ -111,7 +111,7 @@ def two_by_two(
     grey. Diverged seeds are dotted and left out of the mean, whose last value stands at its end.
 
     Args:
-        curves: As `metrics.curves_table` gives, its arms being the variants.
+        curves: As `analysis.curves_table` gives, its arms being the variants.
         rows: By title of the row, the variants of its two panels.
         columns: Titles of the columns.
     """
@@ -161,7 +161,7 @@ def endpoints(runs: pd.DataFrame) -> Figure:
     median an orange line. Seeds that diverged are counted below their arm.
 
     Args:
-        runs: As `metrics.runs_table` gives.
+        runs: As `analysis.runs_table` gives.
     """
     arms = list(runs.arm.unique())
     lost = runs[runs.diverged].groupby("arm").seed.count()
@@ -204,8 +204,8 @@ def screen(curves: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     Right, for each measure: a dot a run that trained, a line a seed, a bar at the arm's median.
 
     Args:
-        curves: As `metrics.curves_table` gives.
-        runs: As `metrics.measures_table` gives.
+        curves: As `analysis.curves_table` gives.
+        runs: As `analysis.measures_table` gives.
     """
     datasets = list(runs.dataset.unique())
     with mpl.style.context(STYLE, after_reset=True):

@@ -280,14 +280,17 @@ class _Recorder:
         ]
 
     def _evaluate(self) -> None:
-        errors, test_losses = _test(self._networks, self._x, self._y)
-        train_losses = [math.nan] * len(self._configs)
+        runs = len(self._configs)
+        evaluation: dict[str, list[float]] = {
+            "step": [self._step] * runs,
+            **_evaluation(self._networks, self._x, self._y),
+        }
+        evaluation["train_loss"] = [math.nan] * runs
         if self._losses:
-            train_losses = torch.stack(self._losses).double().mean(0).tolist()
+            evaluation["train_loss"] = torch.stack(self._losses).double().mean(0).tolist()
             self._losses.clear()
-        found = zip(errors, test_losses, train_losses, strict=True)
-        for curves, values in zip(self._curves, found, strict=True):
-            for name, value in zip(CURVES, (self._step, *values), strict=True):
+        for name, by_run in evaluation.items():
+            for curves, value in zip(self._curves, by_run, strict=True):
                 curves[name].append(value)
         for run, distances in zip(self._movement, self._networks.movement(), strict=True):
             for name, distance in distances.items():
@@ -342,11 +345,13 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _test(networks: _Networks, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
+def _evaluation(networks: _Networks, x: Tensor, y: Tensor) -> dict[str, list[float]]:
     """Error (a fraction) and mean cross-entropy on the test set, by run."""
     logits = networks(x)
-    errors = (logits.argmax(-1) != y).double().mean(1)
-    return errors.tolist(), _losses(logits.double(), y.expand(len(logits), -1)).tolist()
+    return {
+        "test_error": (logits.argmax(-1) != y).double().mean(1).tolist(),
+        "test_loss": _losses(logits.double(), y.expand(len(logits), -1)).tolist(),
+    }
 
 
 def generator_of(seed: int, purpose: str) -> torch.Generator:

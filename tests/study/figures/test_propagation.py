@@ -12,7 +12,10 @@ from gmlib.study import figures
 from gmlib.study.analysis.propagation import Ellipses
 
 # The book fails on any warning.
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # what other tests left to be collected
+)
 
 
 @pytest.fixture

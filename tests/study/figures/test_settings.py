@@ -17,7 +17,10 @@ from small_tables import MakeRecord, inits_of, runs_of
 from gmlib.study import analysis, figures
 
 # The book fails on any warning.
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # what other tests left to be collected
+)
 
 
 def dots_at(axes: Axes, color: str) -> list[tuple[float, float]]:

@@ -10,7 +10,10 @@ from small_tables import MakeRecord, curves_of
 from gmlib.study import figures
 
 # The book fails on any warning.
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # what other tests left to be collected
+)
 
 
 @pytest.mark.parametrize(("arm", "color"), [("KUMAR", RED), ("BL", BLUE), ("FC", GREY)])

@@ -29,8 +29,10 @@ from small_tables import MakeRecord, curves_of, runs_of
 from gmlib.study import analysis, figures
 
 # The book fails on any warning.
-pytestmark = pytest.mark.filterwarnings("error")
-
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # what other tests left to be collected
+)
 
 # --- Dynamics ------------------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from small_tables import MakeRecord, curves_of
 from gmlib.study import analysis, figures
 
 # The book fails on any warning.
-pytestmark = pytest.mark.filterwarnings("error")
-
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # what other tests left to be collected
+)
 
 PURPLE, ORANGE, LIGHT = "#8357a4", "#e39b28", "#c4c4c4"
 FOUR = {

@@ -26,7 +26,7 @@ ALL_SETTINGS = {
     "calibration_size": 512,
     "num_neurons": 500,
 }
-# Written out once more, so that a change of gmlib.study.arms.ARMS has to be meant.
+# Written out once more, so that a change of `plan.arms.ARMS` has to be meant.
 SETTINGS_OF_ARM = {
     "FC": set(),
     "BL": {"num_components", "lr_sigma", "gamma"},

@@ -21,7 +21,6 @@ from gmlib.study.runs.sweeps import sweep
 
 pytestmark = pytest.mark.usefixtures("bounded")
 
-
 AGAIN = "move it away and run the sweep again, or restore it from version control"
 CURES = (
     AGAIN,

@@ -24,12 +24,8 @@ from gmlib.study.runs.sweeps import sweep
 
 pytestmark = pytest.mark.usefixtures("bounded")
 
-
 Configure = Callable[..., RunConfig]
-
-
 MakeRecord = Callable[..., RunRecord]
-
 
 RIVAL = """
 import sys
@@ -50,6 +46,7 @@ sys.stdin.readline()
 records = sweep({configs!r}, Ledger(sys.argv[1]), jobs=1)
 print("returns", *(record.config.run_id for record in records))
 """
+
 Start = Callable[..., subprocess.Popen[str]]
 
 

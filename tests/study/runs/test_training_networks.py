@@ -19,8 +19,6 @@ from gmlib.study.plan.neurons import NeuronLayer
 from gmlib.study.runs.training import build_network, train
 
 Configure = Callable[..., RunConfig]
-
-
 MIXTURES = tuple(arm for arm in ARMS if arm not in ("FC", "NEURONS"))
 
 

@@ -26,7 +26,7 @@ def initial_scale(table: pd.DataFrame, target_std: float) -> Figure:
     """Output std at initialization, layer by layer, a dot a seed; the target as a line.
 
     Args:
-        table: As `metrics.init_table` gives.
+        table: As `analysis.init_table` gives.
         target_std: Where KUMAR puts the scale.
     """
     arms = list(table.arm.unique())
@@ -67,7 +67,7 @@ def layer_scales(report: pd.DataFrame) -> Figure:
     """Output std by layer on a logarithmic axis, before calibration and after.
 
     Args:
-        report: As `checks.stack_report` gives.
+        report: As `analysis.stack_report` gives.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, (axes,) = subplots(1, 1, 6.4, 3.2)
@@ -115,7 +115,7 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
     """Measured output std against the predicted one, with the range over draws.
 
     Args:
-        table: As `scale.first_layer_scales` or `scale.stack_scales` gives.
+        table: As `analysis.first_layer_scales` or `analysis.stack_scales` gives.
     """
     deep = "layer" in table
     datasets = [""] if deep else list(table.dataset.unique())
