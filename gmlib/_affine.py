@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from gmlib._function import LayerFunction, filled, have_tangents, without_autocast
 from gmlib._moments import moment_gradients, moments
 
-__all__ = ["DualGMLayer", "GMLayer", "autocasts", "mean_readout"]
+__all__ = ["DualGMLayer", "GMLayer", "mean_readout"]
 
 # Entries of a component's readout up to which all components fit a core's cache at once.
 _SMALL = 2**14
 
 
-class GMLayer(torch.autograd.Function):
-    """`gm_layer` on a matrix of inputs, with hand-derived gradients.
-
-    The outputs beyond the first are the intermediate results that the backward reads. They are
-    constants to autograd, so a backward that is itself differentiated computes them anew from
-    the inputs: one formula serves every order of differentiation.
-    """
-
-    generate_vmap_rule = True
+class GMLayer(LayerFunction):
+    """`gm_layer` on a matrix of inputs."""
 
     @staticmethod
     def forward(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, ...]:
@@ -35,26 +27,13 @@ class GMLayer(torch.autograd.Function):
         return _mixed(*parts[-4:]), *parts
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, *output[1:])
-        ctx.save_for_forward(*inputs, *output[1:])  # vmap wants the same in both
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad = grads[0]
         if grad is None:
             return (None,) * 5
         saved = ctx.saved_tensors  # once: checkpointing computes them at the first look
-        inputs, parts = saved[:5], saved[5:]
-        # A compiled backward would meet the autocasting that the forward had turned off.
-        with (
-            torch.autocast(grad.device.type, enabled=False)
-            if (torch.compiler.is_compiling() or autocasts(grad))
-            else nullcontext()
-        ):
-            return _gradients(grad, inputs, parts, ctx.needs_input_grad)
+        with without_autocast(grad):
+            return _gradients(grad, saved[:5], saved[5:], ctx.needs_input_grad)
 
 
 class DualGMLayer(GMLayer):
@@ -63,14 +42,7 @@ class DualGMLayer(GMLayer):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors[:5]
-        tangent = _tangent(
-            inputs,
-            [
-                torch.zeros_like(x) if dx is None else dx
-                for x, dx in zip(inputs, tangents, strict=True)
-            ],
-        )
-        return tangent, *([None] * 7)
+        return _tangent(inputs, filled(inputs, tangents)), *([None] * 7)
 
 
 # PyTorch binds the arguments by signature at every call, and takes longer to find it out.
@@ -124,7 +96,7 @@ def _gradients(
     where ``dm`` and ``dt`` follow from ``dF = w g`` and ``dG = Y g`` by `relu_moments`' rules.
     """
     x, mu, sigma, U, _ = inputs
-    if torch.is_grad_enabled() or _have_tangents(inputs):
+    if torch.is_grad_enabled() or have_tangents(inputs):
         parts = _parts(*inputs)
     z, inv_t, phi, F, G, Y, w = parts
     K, C, d = U.shape
@@ -172,11 +144,6 @@ def _tangent(inputs: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
     return _mixed(dF, G, dY, w) + _mixed(F, dG, Y, dw)
 
 
-def _have_tangents(tensors: Sequence[Tensor]) -> bool:
-    """Whether forward mode is differentiating any of them."""
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
-
-
 def _column_sums(U: Tensor, P: Tensor) -> Tensor:
     """``sum_c U P`` by component, (K, d)."""
     if U[0].numel() < _SMALL:
@@ -188,8 +155,3 @@ def _column_sums(U: Tensor, P: Tensor) -> Tensor:
 def _scaled_readout(U: Tensor, variance: Tensor) -> Tensor:
     """U sigma^2 as a matrix, (K C, d)."""
     return (U * variance.unsqueeze(1)).reshape(-1, U.shape[-1])
-
-
-def autocasts(x: Tensor) -> bool:
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

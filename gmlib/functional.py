@@ -30,13 +30,14 @@ coefficients of regression. The functions are the same; what gradient descent do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from gmlib._affine import DualGMLayer, GMLayer, autocasts, mean_readout
-from gmlib._folded import folded_layer, plain_product, sheltered_product
+from gmlib._affine import DualGMLayer, GMLayer, mean_readout
+from gmlib._folded import DualFoldedLayer, FoldedLayer
+from gmlib._function import LayerFunction, autocasts
 from gmlib._moments import relu_moments
 from gmlib._validation import check_alike, check_dtype, check_tensors
 
@@ -105,14 +106,8 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         with torch.autocast(x.device.type, enabled=False):
             return gm_layer(*map(_at_least_float32, (x, mu, sigma, U, v)))
     _check_layer(x, {"mu": mu, "sigma": sigma, "U": U, "v": v})
-    if torch.compiler.is_compiling():  # it would fix the number of blocks
-        out = GMLayer.apply(x.reshape(-1, x.shape[-1]), mu, sigma, U, v)[0]
-    elif x.ndim == 2 and len(x) * v.numel() <= _BLOCK:  # as below, at less expense
-        return DualGMLayer.apply(x, mu, sigma, U, v)[0]  # type: ignore[no-any-return]
-    else:
-        blocks = x.reshape(-1, x.shape[-1]).split(max(1, _BLOCK // v.numel()))
-        out = torch.cat([DualGMLayer.apply(block, mu, sigma, U, v)[0] for block in blocks])
-    return out.view(*x.shape[:-1], U.shape[1])  # type: ignore[no-any-return]
+    function = GMLayer if torch.compiler.is_compiling() else DualGMLayer
+    return _in_blocks(function, x, mu, sigma, U, v)
 
 
 def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> Tensor:
@@ -139,13 +134,9 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
         backward, for the gradient in `A`, and as many more only if `x` needs a gradient; up to
         terms of lower order. `A` is read once in forward, and in backward only for the gradient in
         `x`; its gradient is written once. There is no other pass over ``K C d`` numbers. Kept for
-        the backward are ``K (B C + O(B))`` numbers beside the inputs. A batch goes through in
-        blocks of some :math:`10^6/(KC)` inputs, so that evaluation needs little memory however
-        many there are.
-
-        Everything but :func:`relu_moments` is left to autograd: differentiable any number of
-        times, and in forward mode under the conditions of :func:`gm_layer`, as are transforms,
-        compilation, export and autocast.
+        the backward are the inputs and ``K (B C + 5 B)`` numbers. A batch goes through in blocks
+        as in :func:`gm_layer`. What is said there of derivatives, transforms, compilation, export
+        and autocast holds here, too.
 
     Examples:
         >>> x, mu, sigma = torch.ones(5, 3), torch.ones(2, 3), torch.ones(2, 3)
@@ -155,9 +146,10 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
     check_tensors({"x": x, "mu": mu, "sigma": sigma, "A": A, "w": w})
     if autocasts(x):
         with torch.autocast(x.device.type, enabled=False):
-            inputs = map(_at_least_float32, (x, mu, sigma, A, w))
-            return _gm_layer_folded(sheltered_product, *inputs)
-    return _gm_layer_folded(plain_product, x, mu, sigma, A, w)
+            return gm_layer_folded(*map(_at_least_float32, (x, mu, sigma, A, w)))
+    _check_layer(x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
+    function = FoldedLayer if torch.compiler.is_compiling() else DualFoldedLayer
+    return _in_blocks(function, x, mu, sigma, A, w)
 
 
 def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,22 +282,18 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _gm_layer_folded(
-    product: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    mu: Tensor,
-    sigma: Tensor,
-    A: Tensor,
-    w: Tensor,
+def _in_blocks(
+    function: type[LayerFunction], x: Tensor, mu: Tensor, sigma: Tensor, weights: Tensor, w: Tensor
 ) -> Tensor:
-    _check_layer(x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
-    rows = x.reshape(-1, x.shape[-1])
-    if torch.compiler.is_compiling() or len(rows) * w.numel() <= _BLOCK:  # compiled, it would fix
-        out = folded_layer(product, rows, mu, sigma, A, w)  # the number of blocks
+    """A function of a matrix of inputs, for inputs of any leading shape."""
+    if torch.compiler.is_compiling():  # it would fix the number of blocks
+        out = function.apply(x.reshape(-1, x.shape[-1]), mu, sigma, weights, w)[0]
+    elif x.ndim == 2 and len(x) * w.numel() <= _BLOCK:  # as below, at less expense
+        return function.apply(x, mu, sigma, weights, w)[0]  # type: ignore[no-any-return]
     else:
-        blocks = rows.split(max(1, _BLOCK // w.numel()))
-        out = torch.cat([folded_layer(product, block, mu, sigma, A, w) for block in blocks])
-    return out.view(*x.shape[:-1], A.shape[1])
+        blocks = x.reshape(-1, x.shape[-1]).split(max(1, _BLOCK // w.numel()))
+        out = torch.cat([function.apply(block, mu, sigma, weights, w)[0] for block in blocks])
+    return out.view(*x.shape[:-1], weights.shape[1])  # type: ignore[no-any-return]
 
 
 def _check_layer(x: Tensor, parameters: Mapping[str, Tensor]) -> None:
