@@ -12,7 +12,6 @@ import sampling
 import scaling
 import step
 import study
-import together
 from harness import machine, write
 
 
@@ -21,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks", description=__doc__)
     parser.add_argument("--study", action="store_true", help="the whole main study as well")
     options = parser.parse_args()
-    sections = {"step": step, "scaling": scaling, "sampling": sampling, "together": together}
+    sections = {"step": step, "scaling": scaling, "sampling": sampling}
     if options.study:
         sections["study"] = study
     for name, section in sections.items():

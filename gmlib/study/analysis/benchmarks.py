@@ -19,6 +19,7 @@ __all__ = [
     "mutants_table",
     "ratio_table",
     "read",
+    "read_gpu",
     "scaling_table",
     "step_table",
     "survivors_table",
@@ -168,13 +169,19 @@ def read(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         ValueError: If it is not what ``make bench`` writes.
     """
     content = load(path, "speed.json", "make bench")
-    missing = {"machine", "step", "scaling", "sampling", "together"} - set(content)
+    missing = {"machine", "step", "scaling", "sampling"} - set(content)
     if missing:
         raise ValueError(
             f"{path or values_file('speed.json')} lacks {sorted(missing)}; "
             "`make bench` writes it anew"
         )
     return content  # type: ignore[no-any-return]
+
+
+def read_gpu() -> dict[str, Any] | None:
+    """What ``benchmarks/gpu.sh`` measured, or nothing if it never ran where there was a GPU."""
+    file = values_file("gpu.json")
+    return load(file, "gpu.json", "bash benchmarks/gpu.sh") if file.exists() else None
 
 
 def step_table(speed: Mapping[str, Any]) -> pd.DataFrame:

@@ -24,7 +24,8 @@ def step_times(table: pd.DataFrame) -> Figure:
     with mpl.style.context(STYLE, after_reset=True):
         figure, (axes,) = subplots(1, 1, 6.4, 0.5 + 0.42 * len(table))
         spread = [table["median"] - table.low, table.high - table["median"]]
-        colors = [COLORS["KUMAR"] if path == "gmlib" else "#b9c4d0" for path in table.index]
+        ours = [str(path).startswith("gmlib") for path in table.index]
+        colors = [COLORS["KUMAR"] if own else "#b9c4d0" for own in ours]
         axes.barh(table.index, table["median"], height=0.62, color=colors)
         axes.errorbar(
             table["median"], table.index, xerr=spread, fmt="none", ecolor="#444444", elinewidth=1

@@ -139,7 +139,6 @@ def speed() -> dict[str, Any]:
             "d": {"values": [7], "ms": [{"median": 3.0}], "exponent": 0.5},
         },
         "sampling": {},
-        "together": None,
     }
 
 
