@@ -16,7 +16,7 @@ computed from other tensors cannot be written to, and is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -79,8 +79,7 @@ def baseline_(
     """
     check_positive("gamma", gamma)
     check_writable(module)
-    for layer in gm_layers(module).values():
-        layer.reset_parameters(gamma, generator=generator)
+    _draw(module, lambda layer: gamma, generator)
 
 
 def fan_in_scale(in_features: int) -> float:
@@ -118,8 +117,7 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         0.05
     """
     check_writable(module)
-    for layer in gm_layers(module).values():
-        layer.reset_parameters(fan_in_scale(layer.in_features), generator=generator)
+    _draw(module, lambda layer: fan_in_scale(layer.in_features), generator)
 
 
 def calibrate_(
@@ -245,6 +243,7 @@ def lsuv_(
         for layer in layers:
             for rows in (layer.mu, *layer.readout[0]):
                 nn.init.orthogonal_(rows, gain=math.sqrt(2.0), generator=generator)
+        for layer in layers:
             layer._adopt()
         return measure_scale(module, data, 1.0)
 
@@ -378,3 +377,16 @@ def scale_report(
         ['0', '2']
     """
     return measure_scale(module, data, None, layer_type)
+
+
+@torch.no_grad()
+def _draw(
+    module: nn.Module, scale: Callable[[MixtureLayer], float], generator: torch.Generator | None
+) -> None:
+    """Reset every layer, at a scale of its own."""
+    layers = gm_layers(module).values()
+    for layer in layers:
+        layer._draw(scale(layer), generator)
+    # Only now: layers may share a mu or sigma, which the last of them to be drawn has set.
+    for layer in layers:
+        layer._adopt()

@@ -268,25 +268,32 @@ def _converted(module: Module, origin: type[MixtureLayer], target: type[MixtureL
     # Late: the checks are those of the initializations, which know the layers.
     from gmlib._scale import check_readouts, check_writable, gm_layers
 
+    check_writable(module)  # first: to parametrize makes a subclass
+    check_readouts(module)
     for name, layer in gm_layers(module).items():
         if type(layer) not in (origin, target):
             raise TypeError(
                 f"GM layer {name!r} is a {type(layer).__name__}; only {origin.__name__} itself is "
                 "converted, no subclass"
             )
-    check_writable(module)
-    check_readouts(module)
     converted = copy.deepcopy(module)
     convert = fold_readout if origin is GaussianMixtureLayer else unfold_readout
-    for layer in gm_layers(converted).values():
+    for name, layer in gm_layers(converted).items():
         if type(layer) is origin:
-            readout = convert(layer.mu, layer.sigma, *layer.readout)
+            try:
+                readout = convert(layer.mu, layer.sigma, *layer.readout)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"GM layer {name!r}: {error}") from None
             for old, new, tensor in zip(
                 origin.readout_names, target.readout_names, readout, strict=True
             ):
-                needs_gradient = getattr(layer, old).requires_grad
+                before = getattr(layer, old)
+                persistent = old not in layer._non_persistent_buffers_set
                 delattr(layer, old)
                 # What is left, hooks and all, stays with the object: it only changes its kind.
-                layer.register_parameter(new, nn.Parameter(tensor, needs_gradient))
+                if isinstance(before, nn.Parameter):
+                    layer.register_parameter(new, nn.Parameter(tensor, before.requires_grad))
+                else:
+                    layer.register_buffer(new, tensor, persistent=persistent)
             layer.__class__ = target
     return converted
