@@ -1,4 +1,4 @@
-"""The command ``gmlib`` asks whether the ledger is whole and its records are true."""
+"""The command ``gmlib`` checks whether the ledger is whole and its records are true."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; 1 if something is wrong, 2 if it cannot be done."""
+    """Run the command; return 1 if something is wrong, 2 if it cannot be done."""
     parser = argparse.ArgumentParser(prog="gmlib", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.set_defaults(action=action)
         _add_folder(command)
 
-    text = "make some records again, runs and measurements, and hold them against what they say"
+    text = "repeat some recorded runs and measurements, and compare the results with the records"
     command = commands.add_parser("verify", help=text, description=text)
     command.set_defaults(action=_verify)
     _add_folder(command)
@@ -40,16 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--epochs",
         type=_count,
         default=1,
-        help="of each run, the first so many (default: %(default)s)",
+        help="how many of each run's first epochs (default: %(default)s)",
     )
-    command.add_argument("--arm", action="append", help="of this arm; may be given several times")
+    command.add_argument("--arm", action="append", help="only this arm; may be given several times")
     command.add_argument(
         "--measurements", type=_count, default=1, help="how many (default: %(default)s)"
     )
     command.add_argument(
-        "--exact", action="store_true", help="let nothing pass that is not equal bit for bit"
+        "--exact", action="store_true", help="accept nothing but equality bit for bit"
     )
-    command.add_argument("--seed", type=int, help="of the choice (default: another each time)")
+    command.add_argument("--seed", type=int, help="seed of the choice (default: random)")
 
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""What settings and arguments may be, each kind checked in one place."""
+"""Checks of settings and arguments, each kind in one place."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _IMPORT_PATH = re.compile(rf"{_NAME}(\.{_NAME})*:{_NAME}")
 
 
 def integer(name: str, value: Any, minimum: int) -> int:
-    """The value as an int, so that NumPy's integers name the same runs as Python's.
+    """Return the value as an int, so that NumPy's integers name the same runs as Python's.
 
     Raises:
-        ValueError: If it is none, below `minimum`, or not below 2**63.
+        ValueError: If the value is no integer, below `minimum`, or not below 2**63.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
@@ -28,10 +28,10 @@ def integer(name: str, value: Any, minimum: int) -> int:
 
 
 def positive(name: str, value: Any) -> float:
-    """The value as a float, so that 1 and 1.0 name the same run.
+    """Return the value as a float, so that 1 and 1.0 name the same run.
 
     Raises:
-        ValueError: If it is not a positive, finite number.
+        ValueError: If the value is not a positive, finite number.
     """
     try:
         number = math.nan if isinstance(value, (bool, str)) else float(value)
@@ -43,5 +43,5 @@ def positive(name: str, value: Any) -> float:
 
 
 def is_import_path(value: Any) -> bool:
-    """Whether it has the form ``"package.module:function"``."""
+    """Whether the value has the form ``"package.module:function"``."""
     return isinstance(value, str) and _IMPORT_PATH.fullmatch(value) is not None

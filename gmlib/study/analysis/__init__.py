@@ -1,10 +1,10 @@
-"""From records to tables: what is measured of a run, and how runs compare.
+"""Tables from records: measures of runs, and comparisons between runs.
 
-Errors are in percent here. A run *diverged* if any of its losses is not finite; its parameters are
-then NaN and its "error" is that of always answering 0. Such runs count where runs are counted and
-are left out where errors are averaged, and every table that leaves them out says how many.
+Errors are in percent. A run *diverged* if any of its losses is not finite. Its parameters are then
+NaN, and its "error" is that of always answering 0. Diverged runs are included in counts of runs and
+left out of averages of errors. Every table that leaves them out says how many.
 
-A table that pages show is a `text.Table`: numbers, and templates by which they are written.
+A table shown on a page is a `text.Table`: numbers, and templates that format them.
 """
 
 from gmlib.study.analysis.budgets import *

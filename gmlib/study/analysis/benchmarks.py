@@ -1,4 +1,4 @@
-"""Values that `make bench`, `torture` and `mutants` wrote: their files, and tables of them."""
+"""Files of values that `make bench`, `torture` and `mutants` write, and tables of the values."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = [
 
 
 def values_file(name: str) -> Path:
-    """Where the values are: a file in the project's folder ``benchmarks``.
+    """Return the path of a file of values in the project's folder ``benchmarks``.
 
     Raises:
-        FileNotFoundError: If the working directory is not in the project, nor the package.
+        FileNotFoundError: If neither the package nor the working directory is in the project.
     """
     root = project_root()
     if root is None:
@@ -43,12 +43,12 @@ def values_file(name: str) -> Path:
 
 
 def load(path: str | os.PathLike[str] | None, name: str, command: str) -> Any:
-    """What a file of values holds.
+    """Read a file of values.
 
     Args:
-        path: The file; by default that of this name in the project.
-        name: See `path`.
-        command: Who writes such a file.
+        path: The file; ``benchmarks/<name>`` in the project by default.
+        name: Name of the default file.
+        command: Command that writes the file, for error messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -64,7 +64,9 @@ def load(path: str | os.PathLike[str] | None, name: str, command: str) -> Any:
 
 
 def torture_rows(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """What the tests measured, a row each: section, what, value, test, cpu, commit and date.
+    """Read what the tests measured, one row per value.
+
+    The columns are section, what, value, test, cpu, commit and date.
 
     Args:
         path: The file; ``benchmarks/torture.json`` in the project by default.
@@ -77,33 +79,33 @@ def torture_rows(path: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     content = load(path, "torture.json", "make torture")
     if not isinstance(content, list) or not all(set(columns) == set(row) for row in content):
         raise ValueError("not values of tests; `make torture` writes them anew")
-    # Without a type of their own: pandas would make floats of counts, and print few digits.
+    # As objects: pandas would otherwise convert counts to floats, and print few digits.
     return pd.DataFrame(content, columns=columns, dtype=object)
 
 
 def values_table(rows: pd.DataFrame, *sections: str) -> Table:
-    """The values of some sections, in their order, each with the test that measured it.
+    """Tabulate the values of sections, in the order given, each with the test that measured it.
 
     Args:
-        rows: As `torture_rows` gives.
+        rows: The output of `torture_rows`.
         *sections: Names of sections.
 
     Raises:
-        KeyError: If there is none of a section.
+        KeyError: If a section has no values.
     """
     own = _of(rows, *sections)
     return Table(own, {"": "{what}"}, {"value": "{value:,}", "test": "{test:in words}"})
 
 
 def wide_table(rows: pd.DataFrame, section: str) -> Table:
-    """The values of a section by what they are of, whose part after the last comma is the column.
+    """Tabulate the values of a section; the part of ``what`` after the last comma is the column.
 
     Args:
-        rows: As `torture_rows` gives.
+        rows: The output of `torture_rows`.
         section: Name of the section.
 
     Raises:
-        KeyError: If there is none of the section.
+        KeyError: If the section has no values.
     """
     own = _of(rows, section)
     parts = own.what.str.rsplit(", ", n=1, expand=True)
@@ -112,17 +114,17 @@ def wide_table(rows: pd.DataFrame, section: str) -> Table:
 
 
 def _of(rows: pd.DataFrame, *sections: str) -> pd.DataFrame:
-    """The values of some sections, in their order."""
+    """Return the values of sections, in the order given."""
     for section in sections:
         if section not in set(rows.section):
             raise KeyError(f"no values of {section!r}, only of {', '.join(rows.section.unique())}")
     own = pd.concat([rows[rows.section == section] for section in sections], ignore_index=True)
-    # Values of several types keep them: pandas would make floats of counts.
+    # Values of several types keep their types: pandas would convert counts to floats.
     return own.infer_objects() if own.value.map(type).nunique() == 1 else own
 
 
 def mutants_table(mutants: Mapping[str, Mapping[str, Any]]) -> Table:
-    """By module: how many mutants there were, how many died, and their share.
+    """Tabulate the number of mutants of each module, and the number and share that died.
 
     Args:
         mutants: The modules that ``make mutants`` writes.
@@ -142,7 +144,7 @@ def mutants_table(mutants: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def survivors_table(mutants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Why mutants survived: each reason with their number, and one of them.
+    """Tabulate why mutants survived: each reason with its number of mutants and an example.
 
     Args:
         mutants: The modules that ``make mutants`` writes.
@@ -159,7 +161,7 @@ def survivors_table(mutants: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def read(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-    """The values, section by section, as they were measured.
+    """Read the values of ``make bench`` by section, as they were measured.
 
     Args:
         path: The file; ``benchmarks/speed.json`` in the project by default.
@@ -185,7 +187,7 @@ def read_gpu() -> dict[str, Any] | None:
 
 
 def step_table(speed: Mapping[str, Any]) -> pd.DataFrame:
-    """Time of a training step by path, in bare products: median and quartiles; and in ms."""
+    """Time of a training step by path: median and quartiles in bare products, and median in ms."""
     rows = {
         path: {**values["bare_products"], "ms": values["ms"]["median"]}
         for path, values in speed["step"]["paths"].items()
@@ -194,14 +196,15 @@ def step_table(speed: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def ratio_table(speed: Mapping[str, Any]) -> pd.DataFrame:
-    """The ratios of paths that the step is held to, with their quartiles over the rounds."""
+    """Ratios of paths for which the step has required values, with quartiles over the rounds."""
     return pd.DataFrame.from_dict(speed["step"]["ratios"], orient="index")
 
 
 def scaling_table(speed: Mapping[str, Any]) -> pd.DataFrame:
-    """Time of a layer's forward and backward against each of its sizes, one row a time.
+    """Time of a layer's forward and backward pass against each of its sizes, one row per time.
 
-    Columns ``size``, ``value``, ``ms`` and ``exponent``, the last the same for all of a size.
+    The columns are ``size``, ``value``, ``ms`` and ``exponent``. All rows of a size have the same
+    exponent.
     """
     return pd.DataFrame(
         [

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiplications for one input; see `plan.families`."""
+"""Costs of networks: parameters, and multiplications for one input; see `plan.families`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def num_parameters(config: RunConfig, num_features: int) -> int:
-    """Trained parameters of the network that `config` describes.
+    """Count the trained parameters of the network that `config` describes.
 
     Args:
         config: The run.
@@ -43,7 +43,7 @@ def num_parameters(config: RunConfig, num_features: int) -> int:
 
 
 def multiplications(config: RunConfig, num_features: int) -> int:
-    """Multiplications by which the trained network answers one input.
+    """Count the multiplications that the trained network needs for one input.
 
     Args:
         config: The run.
@@ -54,23 +54,23 @@ def multiplications(config: RunConfig, num_features: int) -> int:
 
 
 COSTS = ("parameters", "multiplications")
-"""What a network costs: columns of `budget_table`."""
+"""Costs of a network: columns of `budget_table`."""
 
 
 def budget_table(
     records: Iterable[RunRecord], num_features: int, measure: str = "smoothed"
 ) -> pd.DataFrame:
-    """What each network costs and how well it does, over all seeds.
+    """Tabulate the costs of each network and its error over all seeds.
 
     Args:
-        records: The runs; those that differ in nothing but the seed are one network.
+        records: The runs; those that differ only in the seed belong to one network.
         num_features: Size of the inputs, on which the costs depend.
-        measure: Which error, one of `MEASURES`.
+        measure: The error, one of `MEASURES`.
 
     Returns:
-        One row a network: its name, arm, family, number of layers, hidden units of a GM network
-        and size, its cost by each name of `COSTS`, seeds and those that diverged, and median,
-        lowest and highest error (%), to which a run that diverged contributes what it came to.
+        One row per network: its name, arm, family, number of layers, hidden units of a GM network
+        and size, each of its `COSTS`, the number of seeds and of those that diverged, and median,
+        lowest and highest error (%). Diverged runs are included with the error they have.
     """
     rows = []
     for own in _networks(records).values():
@@ -97,7 +97,7 @@ def budget_table(
 
 
 def _networks(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Runs by network: those that differ in nothing but the seed."""
+    """Group runs by network: runs of one network differ only in the seed."""
     networks: dict[str, list[RunRecord]] = {}
     for record in records:
         networks.setdefault(replace(record.config, seed=0).run_id, []).append(record)
@@ -111,7 +111,9 @@ def _network_name(config: RunConfig, num_features: int) -> str:
 
 
 def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
-    """Which networks no other beats, none costing less and erring no more, or the reverse.
+    """Mark the networks on the Pareto front of cost and error.
+
+    A network is on it if no other costs less and errs no more, or errs less and costs no more.
 
     Args:
         costs: Costs by network.
@@ -124,11 +126,11 @@ def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
 
 
 def budget_summary(table: pd.DataFrame) -> Table:
-    """`budget_table` for reading, from the smallest network on, with who is on which front.
+    """Format `budget_table`, sorted by parameters, with the Pareto fronts of each network.
 
     Returns:
-        One row a network: parameters, multiplications, seeds that diverged, median and range of
-        the error (%), and the costs by which the network is on the Pareto front of all.
+        One row per network: parameters, multiplications, seeds that diverged, median and range of
+        the error (%), and the costs for which the network is on the Pareto front of all networks.
     """
     ordered = table.sort_values("parameters", kind="stable", ignore_index=True)
     fronts = pd.DataFrame({cost: pareto_front(ordered[cost], ordered.error) for cost in COSTS})
@@ -148,16 +150,16 @@ def budget_summary(table: pd.DataFrame) -> Table:
 
 
 def against_dense(table: pd.DataFrame, cost: str = "parameters") -> Table:
-    """For each other network, what a dense one costs at its error, and does at its cost.
+    """Compare each network that is not dense with dense networks of equal error and equal cost.
 
     Args:
-        table: As `budget_table` gives.
-        cost: Which cost, one of `COSTS`.
+        table: The output of `budget_table`.
+        cost: The cost to compare, one of `COSTS`.
 
     Returns:
-        One row a network that is not dense: its error (%); by its hidden units, the cheapest dense
-        network that errs no more, and how many times as much as that one the network costs; the
-        dense network that errs least of those that cost no more, and its error.
+        One row per network that is not dense: its error (%); the hidden units of the cheapest dense
+        network with no higher error, and the ratio of the network's cost to the cost of that one;
+        the hidden units of the best dense network with no higher cost, and its error (%).
     """
     is_dense = table.family == DENSE.name
     dense = table[is_dense]
@@ -187,12 +189,12 @@ def against_dense(table: pd.DataFrame, cost: str = "parameters") -> Table:
 
 
 def readout_movement(records: Iterable[RunRecord], num_features: int) -> Table:
-    """How far the means and the readouts of the first layer of each GM network have come.
+    """Tabulate how far the means and readouts of each GM network's first layer have moved.
 
     Returns:
-        One row a network: distance of mu and of U from the initialization at the end, relative to
-        the norm there, as the median over the seeds that trained; and the share of the network's
-        parameters that is in that U.
+        One row per network: the final distance of mu and of U from the initialization, relative to
+        the norm at initialization, as median over the seeds that trained; and the share of the
+        network's parameters that are in this U.
     """
     rows = []
     for own in _networks(records).values():
@@ -224,5 +226,5 @@ def readout_movement(records: Iterable[RunRecord], num_features: int) -> Table:
 
 @measurement(version=1)
 def num_features(dataset: str, *, load: Load = datasets.load) -> int:
-    """The numbers that an input of a data set consists of."""
+    """Return the number of features of a data set's inputs."""
     return load(dataset).num_features

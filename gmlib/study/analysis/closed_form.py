@@ -1,4 +1,4 @@
-"""The closed form beside what it stands for: draws of neurons, and point masses."""
+"""Comparison of the closed form with what it stands for: draws of neurons, and point masses."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _MAX_NEURONS = 10_000
 def monte_carlo_errors(
     config: RunConfig, samples: Sequence[int], repetitions: int, *, load: Load = datasets.load
 ) -> NDArray[np.float64]:
-    """Error of Monte Carlo relative to the closed form, in the first layer of a run's network.
+    """Measure the error of Monte Carlo relative to the closed form, in a run's first layer.
 
     Args:
-        config: Fixes the layer (at initialization) and the data set of the test images.
-        samples: Neurons drawn per component.
-        repetitions: Independent estimates for each number of neurons.
-        load: Where data sets come from.
+        config: Determines the layer (at initialization) and the data set of the test images.
+        samples: Numbers of neurons drawn per component.
+        repetitions: Number of independent estimates for each number of neurons.
+        load: Function that loads data sets.
 
     Returns:
         Root mean square error divided by the root mean square output, over 256 test images; shape
@@ -50,7 +50,7 @@ def monte_carlo_errors(
     """
     x, parameters = first_layer(config, load(config.dataset, config.standardize))
     exact = gm_layer(x, *parameters)
-    # Not from the seed itself: the parameters are drawn from that, and samples that repeat their
+    # Not seeded by the seed itself, from which the parameters are drawn: samples that repeat their
     # draws would be correlated with them.
     generator = generator_of(config.seed, "neurons")
     return np.array(
@@ -74,15 +74,15 @@ def sampling_errors(
     *,
     load: Load = datasets.load,
 ) -> NDArray[np.float64]:
-    """How far a layer of neurons drawn from a run's mixture is from the run's GM layer.
+    """Measure the error of layers of neurons drawn from a run's mixture, relative to its GM layer.
 
     Args:
         record: A run of a single GM layer, with snapshots.
-        epoch: The mixture is that at the end of this epoch; 0 for the initialization, -1 for the
-            last.
+        epoch: Epoch at whose end the mixture is taken; 0 for the initialization, -1 for the last
+            epoch.
         neurons: Numbers of neurons, multiples of the number of components.
-        repetitions: Independent draws of each number.
-        load: Where data sets come from.
+        repetitions: Number of independent draws for each number of neurons.
+        load: Function that loads data sets.
 
     Returns:
         Root mean square error divided by the root mean square output, over 256 test images; shape
@@ -112,7 +112,7 @@ def sampling_errors(
     generator = generator_of(config.seed, "neurons")
 
     def estimate(count: int) -> Tensor:
-        # In parts: a hundred thousand neurons of 784 weights are a third of a gigabyte.
+        # Draw in parts: a hundred thousand neurons of 784 weights take a third of a gigabyte.
         part = layer.num_components * max(1, _MAX_NEURONS // layer.num_components)
         sizes = [part] * (count // part) + [count % part] * (count % part > 0)
         draws = (draw_neurons(layer, size, generator=generator) for size in sizes)
@@ -129,13 +129,13 @@ def sampling_errors(
 def point_mass_errors(
     config: RunConfig, factors: Sequence[float], repetitions: int, *, load: Load = datasets.load
 ) -> NDArray[np.float64]:
-    """Difference between a layer with `sigma` shrunk and the ReLU network of its means.
+    """Measure the difference between a layer with `sigma` shrunk and the ReLU network of its means.
 
     Args:
-        config: Fixes the layer and the data set; its seed is the first of `repetitions`.
-        factors: What `sigma` is multiplied by.
+        config: Determines the layer and the data set; its seed is the first of `repetitions`.
+        factors: Factors by which `sigma` is multiplied.
         repetitions: Number of initializations.
-        load: Where data sets come from.
+        load: Function that loads data sets.
 
     Returns:
         Relative root mean square differences, shape ``(len(factors), repetitions)``.
@@ -154,7 +154,7 @@ def point_mass_errors(
 
 
 def fitted_slope(x: ArrayLike, errors: NDArray[np.float64]) -> float:
-    """Exponent of the power law through the median errors, by least squares on log-log axes."""
+    """Exponent of a power law fitted to the median errors by least squares on log-log axes."""
     slope, _ = np.polyfit(np.log(x), np.log(np.median(errors, axis=1)), 1)
     return float(slope)
 

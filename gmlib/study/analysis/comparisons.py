@@ -1,4 +1,4 @@
-"""How arms and variants compare: summaries over seeds."""
+"""Comparisons of arms and variants: summaries over seeds."""
 
 from __future__ import annotations
 
@@ -39,13 +39,14 @@ _DIVERGED = "{diverged} of {seeds}"
 
 
 def measures_summary(runs: pd.DataFrame) -> Table:
-    """By data set and arm, how many seeds diverged and the measures (%) of the others.
+    """Count the diverged seeds by data set and arm, and average the measures (%) of the others.
 
     Args:
-        runs: As `measures_table` gives.
+        runs: The output of `measures_table`.
 
     Returns:
-        One row a data set and arm: seeds, those that diverged, and mean and range of each measure.
+        One row per data set and arm: the numbers of seeds and of those that diverged, and mean and
+        range of each measure.
     """
     rows = []
     for (dataset, arm), group in groups(runs, ["dataset", "arm"]):
@@ -66,10 +67,10 @@ def measures_summary(runs: pd.DataFrame) -> Table:
 
 
 def divergence_table(records: Sequence[RunRecord]) -> Table:
-    """What became of each arm's seeds.
+    """Tabulate how many of each arm's seeds diverged and when, and how the others trained.
 
     Returns:
-        One row an arm: seeds that diverged, their share with an exact 95 % interval, the median
+        One row per arm: seeds that diverged, their share with an exact 95 % interval, the median
         and range of the first evaluated step at which their loss was not finite, and the mean and
         range of the others' test error (%) at the end of the first epoch.
     """
@@ -112,7 +113,7 @@ def init_summary(table: pd.DataFrame) -> Table:
     """Mean and range over seeds of `init_table`'s output scales by layer, and of the loss.
 
     Returns:
-        One row an arm and layer; the loss is the same for all layers of an arm.
+        One row per arm and layer; the loss is the same for all layers of an arm.
     """
     rows = []
     for arm in table.arm.unique():
@@ -134,12 +135,12 @@ def init_summary(table: pd.DataFrame) -> Table:
 def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL") -> Table:
     """Seeds that reached each threshold, their first-hit steps, and the speed-up by pairs.
 
-    Steps are given as median and range. The speed-up is the ratio of the steps of `slower` and
-    `faster`, seed by seed, over the seeds of which both reached the threshold; its median and
-    range are given.
+    Steps are given as median and range. The speed-up is the steps of `slower` divided by those of
+    `faster`, seed by seed, for the seeds with which both reached the threshold. It is also given as
+    median and range.
 
     Returns:
-        One row a threshold and arm; the speed-up is the same for all arms of a threshold.
+        One row per threshold and arm; the speed-up is the same for all arms of a threshold.
     """
     rows = []
     for threshold, group in hits.groupby("threshold", sort=False):
@@ -166,15 +167,15 @@ def threshold_table(hits: pd.DataFrame, faster: str = "KUMAR", slower: str = "BL
 
 
 def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> Table:
-    """Each depth and arm from its start to its end.
+    """Tabulate the initial scale, divergence and test errors of each depth and arm.
 
     Args:
-        records: By number of layers.
+        records: Records by number of layers.
 
     Returns:
-        One row a depth and arm: the output std of the last layer at the start;
-        seeds that diverged; the test error (%) after the first epoch, the best and the final, as
-        mean and range over the seeds that trained.
+        One row per depth and arm: the output std of the last layer at the start; seeds that
+        diverged; the test error (%) after the first epoch, the best and the final, as mean and
+        range over the seeds that trained.
     """
     rows = []
     for depth, own in records.items():
@@ -202,15 +203,15 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> Table:
 
 
 def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> Table:
-    """Each variant from its start to its end, and how its final errors compare in pairs.
+    """Tabulate initial scale, divergence and test errors of each variant, and paired differences.
 
     Returns:
-        One row a variant: std of the logits at the start; seeds that diverged; the test error (%)
+        One row per variant: std of the logits at the start; seeds that diverged; the test error (%)
         after the first epoch, the best and the final, as mean and range over the seeds that
         trained; seeds that reached 5 % and the median of their first-hit steps; the mean paired
         difference of the final error from that of `reference`, in percentage points, with its
-        95 % interval by Student's t (there is none of a single pair) and the number of pairs in
-        which both trained.
+        95 % interval by Student's t (a single pair has none) and the number of pairs in which both
+        trained.
     """
     runs, starts = by_variant(records, runs_table), by_variant(records, init_table)
     rows = []
@@ -219,7 +220,7 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
         steps = first_hits(own, [5.0]).step
         pairs, _ = trained_pairs(runs, variant, reference)
         if variant == reference:
-            pairs = pairs[:0]  # it is compared with nothing
+            pairs = pairs[:0]  # not compared with itself
         difference = pairs.final - pairs.final_other
         low, high = t_interval(difference)
         rows.append(
@@ -251,7 +252,7 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
 
 
 def training_losses(records: Mapping[str, Sequence[RunRecord]]) -> Table:
-    """Mean and range, over each variant's seeds that trained, of the last epoch's training loss."""
+    """Mean and range of the last epoch's training loss over each variant's seeds that trained."""
     rows = []
     for variant, own in records.items():
         losses = [record.curves["train_loss"][-1] for record in own if not diverged(record)]

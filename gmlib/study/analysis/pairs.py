@@ -1,4 +1,4 @@
-"""How two arms compare in pairs of runs, seed by seed."""
+"""Comparisons of two arms in pairs of runs, seed by seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def paired_differences(
     """Differences ``arm - other`` of errors, seed by seed, over the pairs in which both trained.
 
     Returns:
-        One row a column: the number of pairs and of those lost to divergence, wins of `arm` with
+        One row per column: the number of pairs and of those lost to divergence, wins of `arm` with
         the two-sided p-value of the sign test, the mean difference in percentage points, and its
         95 % intervals by the bootstrap over pairs and by Student's t.
     """
@@ -67,12 +67,12 @@ def paired_medians(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") ->
     """Differences ``arm - other`` of the measures, seed by seed, and their median.
 
     Args:
-        runs: As `measures_table` gives.
-        arm: The arm that is hoped to be lower.
-        other: The arm that it is compared with.
+        runs: The output of `measures_table`.
+        arm: The arm that is expected to have lower errors.
+        other: The arm to compare with.
 
     Returns:
-        One row a data set and measure, over the pairs in which both arms trained: wins of `arm`,
+        One row per data set and measure, over the pairs in which both arms trained: wins of `arm`,
         the number of pairs lost to divergence, the two-sided p-value of the sign test, the median
         difference in percentage points, and its `median_interval` with the interval's coverage.
     """
@@ -110,21 +110,21 @@ def paired_medians(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") ->
 def windows_table(
     curves: pd.DataFrame, windows: Sequence[int], arm: str = "KUMAR", other: str = "BL"
 ) -> Table:
-    """Wins and median difference by data set, for means over the last epochs of several numbers.
+    """Wins and median difference by data set, for means over various numbers of last epochs.
 
-    The mean over the last epoch is the final error, that over all epochs is the AUC; those between
-    are the final error, smoothed.
+    The mean over the last epoch is the final error, and the mean over all epochs is the AUC. Those
+    between are smoothed final errors.
 
     Args:
-        curves: As `curves_table` gives.
-        windows: Numbers of last epochs, of which those below the number of epochs are used. All
-            epochs are added.
-        arm: The arm that is hoped to be lower.
-        other: The arm that it is compared with.
+        curves: The output of `curves_table`.
+        windows: Numbers of last epochs. Those below the number of epochs are used, and the number
+            of all epochs is added.
+        arm: The arm that is expected to have lower errors.
+        other: The arm to compare with.
 
     Returns:
-        One row a data set and number of epochs, over the pairs in which both arms trained: wins of
-        `arm` and the median over pairs of ``arm - other`` in percentage points.
+        One row per data set and window, over the pairs in which both arms trained: wins of `arm`
+        and the median over pairs of ``arm - other`` in percentage points.
     """
     rows = []
     for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
@@ -150,21 +150,21 @@ def windows_table(
 
 
 def epochs_to_match(curves: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> Table:
-    """How many epochs each arm of a pair takes to the best error of `other`.
+    """Count the epochs that each arm of a pair takes to reach the best error of `other`.
 
     Args:
-        curves: As `curves_table` gives.
-        arm: The arm that is hoped to be sooner.
-        other: The arm whose lowest error at the end of an epoch is the mark.
+        curves: The output of `curves_table`.
+        arm: The arm that is expected to be faster.
+        other: The arm whose lowest error at the end of an epoch is the target.
 
     Returns:
-        One row a data set, over the pairs in which both arms trained: the number of pairs, median
+        One row per data set, over the pairs in which both arms trained: the number of pairs, median
         and range of the epoch at which `other` had its best error, the number of pairs in which
-        `arm` had an error at most as high, and median and range of the first epoch at which it had.
+        `arm` reached that error, and median and range of the first epoch at which it did.
     """
     rows = []
     for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
-        # Errors are multiples of 1/N; the slack is for their rounding alone.
+        # Errors are multiples of 1/N; the slack only absorbs their rounding.
         reached = ours <= theirs.min() + 1e-9
         rows.append(
             {
@@ -190,7 +190,7 @@ def epochs_to_match(curves: pd.DataFrame, arm: str = "KUMAR", other: str = "BL")
 def _paired_curves(
     curves: pd.DataFrame, arm: str, other: str
 ) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-    """By data set, the errors of two arms by epoch (rows) and seed, where both trained."""
+    """Return two arms' errors by data set, each by epoch (rows) and seed, where both trained."""
     paired = {}
     for (dataset,), group in groups(curves, ["dataset"]):
         ends = at_epoch_ends(group[~group.diverged])
@@ -206,7 +206,7 @@ def _paired_curves(
 
 
 def _pairs(difference: pd.Series, num_lost: int) -> dict[str, float]:
-    """How many pairs there are, were lost to divergence and are won, and what the test says."""
+    """Numbers of pairs, of pairs lost to divergence and of wins, and p-value of the sign test."""
     return {
         "pairs": len(difference),
         "lost": num_lost,

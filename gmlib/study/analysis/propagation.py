@@ -1,4 +1,4 @@
-"""How the components of one layer move: parameter snapshots to ellipses in a fixed plane."""
+"""Motion of the components of a layer: ellipses in a fixed plane, from parameter snapshots."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ellipses:
-    """The components of a mixture seen in a plane, over time.
+    """The components of a mixture over time, projected to a plane.
 
     Attributes:
         centers: Means in the plane, shape ``(T, K, 2)``.
         axes: Half axes at one standard deviation, longest first, shape ``(T, K, 2)``.
         angles: Directions of the first axes in degrees, from -90 to 90, shape ``(T, K)``; 0 for
-            circles, which have none.
+            circles, which have no direction.
     """
 
     centers: Array
@@ -45,10 +45,10 @@ class Ellipses:
 
 
 def propagate(record: RunRecord) -> Ellipses:
-    """Ellipses of a run's first layer at its start and after every epoch.
+    """Return the ellipses of a run's first layer, at initialization and after every epoch.
 
-    The plane is that of the top two principal components of the final mixture, the same at all
-    times, and its origin is the origin of parameter space.
+    The plane is spanned by the top two principal components of the final mixture. It is the same at
+    all times, and its origin is the origin of parameter space.
 
     Raises:
         ValueError: If the record has no snapshots of a GM layer.
@@ -60,22 +60,23 @@ def propagate(record: RunRecord) -> Ellipses:
     small, large = np.moveaxis(np.linalg.eigvalsh(covariance), -1, 0)
     xx, xy, yy = covariance[..., 0, 0], covariance[..., 0, 1], covariance[..., 1, 1]
     angles = 0.5 * np.degrees(np.arctan2(2.0 * xy, xx - yy))
-    # In a circle rounding alone would decide.
+    # The angle of a circle would be rounding error.
     angles[large - small < 1e-9 * large] = 0.0
     return Ellipses(centers, np.sqrt(np.stack([large, small], axis=-1)), angles)
 
 
 def principal_plane(mu: Array, sigma: Array) -> Array:
-    """Top two principal components of the mixture with means `mu` and deviations `sigma`.
+    """Return the top two principal components of a mixture.
 
     Args:
         mu: Means, shape ``(K, d)``.
         sigma: Standard deviations, shape ``(K, d)``.
 
     Returns:
-        Orthonormal columns, shape ``(d, 2)``, of the largest eigenvalues of the mixture's
-        covariance: that of the means plus the mean of the components'. Each column's entry of
-        largest magnitude is positive, so that the picture does not depend on the solver.
+        Orthonormal eigenvectors of the two largest eigenvalues of the mixture's covariance, as
+        columns, shape ``(d, 2)``. This covariance is that of the means plus the mean covariance of
+        the components. Each column's entry of largest magnitude is positive, so that figures do
+        not depend on the solver.
     """
     covariance = np.cov(mu.T, bias=True) + np.diag((sigma**2).mean(axis=0))
     _, vectors = np.linalg.eigh(covariance)
@@ -86,18 +87,18 @@ def principal_plane(mu: Array, sigma: Array) -> Array:
 
 @measurement(version=1)
 def mean_displacement(record: RunRecord, *, load: Load = datasets.load) -> dict[str, Array]:
-    """How far the components are from where they began, after every epoch.
+    """Measure how far the components are from their start, after every epoch.
 
     Args:
         record: A run with snapshots of a GM layer.
-        load: Where the test images come from, by which the gates are seen.
+        load: Function that loads the data set, on whose test images the gates are evaluated.
 
     Returns:
         ``absolute``: distance of each mean from its start, in all dimensions, averaged over
         components, shape ``(T,)``. ``relative``: each distance divided by the component's
-        initial size, ``sqrt(sum_i sigma_i^2)``, averaged likewise. ``spread``: that size over
-        time. ``gates``: the mean over images and components of the change in the gate
-        ``G = P(<beta, x> > 0)`` since the start.
+        initial size, ``sqrt(sum_i sigma_i^2)``, averaged likewise. ``spread``: size at each time,
+        averaged likewise. ``gates``: absolute change of the gate ``G = P(<beta, x> > 0)`` since the
+        start, averaged over images and components.
     """
     images = load(record.config.dataset, record.config.standardize).x_test
     mu, sigma = _mixture(record)
@@ -113,7 +114,7 @@ def mean_displacement(record: RunRecord, *, load: Load = datasets.load) -> dict[
 
 
 def _gates(mu: Array, sigma: Array, images: Tensor) -> Array:
-    """G by time, image and component, shape ``(T, N, K)``."""
+    """Return the gates G by time, image and component, shape ``(T, N, K)``."""
     x = images.double()
     m = x @ torch.from_numpy(mu).mT
     t = (x.square() @ torch.from_numpy(sigma).square().mT).sqrt()
@@ -121,7 +122,7 @@ def _gates(mu: Array, sigma: Array, images: Tensor) -> Array:
 
 
 def displacement_table(moved_by_arm: Mapping[str, Mapping[str, Array]]) -> Table:
-    """`mean_displacement` of each arm after the first and after the last epoch."""
+    """Tabulate `mean_displacement` of each arm at the start, after the first and the last epoch."""
     quantities = {"moved": "absolute", "relative": "relative", "size": "spread", "gates": "gates"}
     rows = []
     for arm, moved in moved_by_arm.items():

@@ -1,4 +1,4 @@
-"""The scale of outputs at initialization: measured on real inputs, beside the closed form."""
+"""The scale of outputs at initialization: measured on real inputs, and in closed form."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ def first_layer_scales(
 
     Args:
         datasets: Data sets of square images, by name.
-        sides: Pixels along the images' sides, at least 2; they divide those of the data. Images are
-            averaged over blocks down to that size, and standardized again.
+        sides: Side lengths in pixels, at least 2, that divide the side length of the data's images.
+            Images are averaged over blocks down to that size, and standardized again.
         components: Numbers `K` of components.
         gammas: Scales of the parameters; None for that of the fan-in initialization.
-        seed: Of the first draw.
-        load: Where data sets come from.
+        seed: Seed of the first draw.
+        load: Function that loads data sets.
 
     Returns:
-        One row a setting: dataset, d, K, gamma, init (``"fan-in"`` or the scale), draws,
-        predicted, and measured, low and high: the root mean square, over draws, of the std over
-        256 images and 10 outputs, and the lowest and highest of the draws. The fewer components
-        there are to average over within a draw, the more draws are taken.
+        One row per setting: dataset, d, K, gamma, init (``"fan-in"`` or the scale), draws,
+        predicted, measured, low and high. Each draw gives the std over 256 images and 10 outputs;
+        the last three columns are its root mean square, minimum and maximum over draws. The fewer
+        components a draw averages over, the more draws are taken.
 
     Raises:
-        ValueError: If the images are not square, or a side does not divide theirs.
+        ValueError: If the images are not square, or a side is below 2 or does not divide theirs.
     """
     rows = []
     for name in datasets:
@@ -108,12 +108,12 @@ def stack_scales(
 ) -> pd.DataFrame:
     """Predicted and measured output std in a deep stack, layer by layer.
 
-    The variance that a layer gives is linear in the squared norm of its input, and draws of
-    layers are independent. So the prediction of a layer's mean variance becomes, times its number
-    of outputs, the squared norm from which the next is predicted, at any depth.
+    The output variance of a layer is linear in the squared norm of its input, and draws of layers
+    are independent. The predicted mean variance of a layer, times its number of outputs, is
+    therefore the squared norm from which the next layer's variance is predicted, at any depth.
 
     Returns:
-        One row a layer and initialization: init, layer (from 1), predicted, measured, low, high
+        One row per layer and initialization: init, layer (from 1), predicted, measured, low, high
         as in `first_layer_scales`.
     """
     inputs = load(dataset).x_test[:_NUM_IMAGES]
@@ -139,7 +139,7 @@ def stack_scales(
 
 
 def stack_summary(table: pd.DataFrame) -> Table:
-    """`stack_scales` as a table to read."""
+    """Format the output of `stack_scales`."""
     names = {"predicted": "predicted", "measured": "measured", "lowest": "low", "highest": "high"}
     return Table(
         table,
@@ -172,7 +172,7 @@ def _drawn_stds(
     seeds: Iterable[int],
     inputs: Tensor,
 ) -> NDArray[np.float64]:
-    """Output std by draw and layer of random stacks, one for each of `seeds`."""
+    """Return the output std by draw and layer of random stacks, one stack for each of `seeds`."""
     network = nn.Sequential(
         *(
             skip_init(GaussianMixtureLayer, d, width, num_components)

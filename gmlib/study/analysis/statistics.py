@@ -19,12 +19,12 @@ __all__ = [
 
 
 def mean_range(name: str, values: pd.Series) -> dict[str, float]:
-    """Mean, lowest and highest value as ``name``, ``name_low`` and ``name_high``; NaN of none."""
+    """Mean, minimum and maximum as ``name``, ``name_low`` and ``name_high``; NaN if empty."""
     return _range(name, values, values.mean())
 
 
 def median_range(name: str, values: pd.Series) -> dict[str, float]:
-    """Median, lowest and highest value as ``name``, ``name_low`` and ``name_high``; NaN of none."""
+    """Median, minimum and maximum as ``name``, ``name_low`` and ``name_high``; NaN if empty."""
     return _range(name, values, values.median())
 
 
@@ -33,13 +33,13 @@ def _range(name: str, values: pd.Series, middle: float) -> dict[str, float]:
 
 
 def median_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
-    """Exact interval of the median between two of the values, and its coverage.
+    """Return the exact interval of the median between two of the values, and its coverage.
 
     Of n independent draws from a continuous distribution, the number below its median is binomial
     with probability 1/2. The median therefore lies between the r-th lowest and the r-th highest
-    with probability ``1 - 2 P(binomial < r)``, whatever the distribution. The narrowest such
-    interval is taken that covers the median with at least probability `level`; or, where none does
-    (of 95 %: below six values), that from the lowest to the highest value.
+    with probability ``1 - 2 P(binomial < r)``, whatever the distribution. The interval returned is
+    the narrowest of these that covers the median with probability `level` or more. If there is none
+    (for 95 %: below six values), it reaches from the lowest to the highest value.
 
     Returns:
         Lower end, upper end and coverage; NaN for fewer than 2 values.
@@ -74,7 +74,7 @@ def t_interval(values: pd.Series, level: float = 0.95) -> tuple[float, float]:
     """Student's interval of the mean; NaN for fewer than 2 values."""
     if len(values) < 2:
         return np.nan, np.nan
-    if values.min() == values.max():  # of which SciPy makes NaN
+    if values.min() == values.max():  # SciPy would return NaN
         return float(values.min()), float(values.max())
     low, high = scipy.stats.t.interval(
         level, len(values) - 1, values.mean(), scipy.stats.sem(values)
@@ -88,7 +88,7 @@ def wins(differences: pd.Series) -> int:
 
 
 def sign_test(differences: pd.Series) -> float:
-    """Two-sided p-value of as many negative among the differences that are not zero."""
+    """Two-sided p-value of the number of negative differences among those that are not zero."""
     decided = int((differences != 0).sum())
     if not decided:
         return np.nan

@@ -1,4 +1,4 @@
-"""Tables: numbers, and how they are written."""
+"""Tables: numbers, and templates that format them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Numbers, and the templates by which they are written.
+    """Numbers, and the templates that format them.
 
-    A template is one of `str.format`, with the columns of the numbers as its names. Beyond that:
+    A template is a `str.format` string whose field names are columns of the numbers. In addition:
 
-    - ``|`` separates alternatives. The first that lacks no number is written, or else the last.
-    - A range in parentheses is left out where both of its ends are written alike.
-    - A single name, as in ``{seeds}``, stands for the value itself: an integer stays one.
-    - ``{x:.1f %}`` writes a fraction in percent, and ``{x:.0e or below 1e-4}`` a bound instead of
-      what is below it.
-    - ``{x:two digits}``, ``{x:title}`` of a data set, ``{x:in words}`` of a test and
-      ``{x:unbroken}`` write as the functions of this module do.
-    - Text is written as it is under any other format.
+    - ``|`` separates alternatives. The first that lacks no number is used, or else the last.
+    - A range in parentheses is left out if both of its ends are formatted alike.
+    - A template of a single name, such as ``{seeds}``, gives the value itself: an integer stays
+      one.
+    - ``{x:.1f %}`` formats a fraction in percent, and ``{x:.0e or below 1e-4}`` gives the bound for
+      numbers below it.
+    - ``{x:two digits}``, ``{x:title}`` (of a data set), ``{x:in words}`` (of a test) and
+      ``{x:unbroken}`` apply the functions in `_STYLES`.
+    - Any other format leaves text unchanged.
 
-    A header may be a template, too. Then rows with the same labels are on one line.
+    A header may be a template, too. Rows with the same labels are then on one line.
 
     Attributes:
-        numbers: One row an entry, one column a quantity; NaN where there is none.
-        labels: Templates of what a line begins with, by name.
+        numbers: One row per entry, one column per quantity; NaN for missing numbers.
+        labels: Templates of the labels of a line, by name.
         columns: Templates of the cells, by header.
     """
 
@@ -51,7 +52,7 @@ class Table:
 
     @property
     def text(self) -> pd.DataFrame:
-        """The table for reading."""
+        """The formatted table."""
         rows: list[Any] = self.numbers.to_dict("records")
         labels = [
             {name: _written(template, row) for name, template in self.labels.items()}
@@ -74,23 +75,23 @@ class Table:
         return self.text._repr_html_()  # type: ignore[no-any-return, operator]
 
     def to_csv(self, path: str | Path | None = None) -> str | None:
-        """The numbers as CSV, into a file or, without one, as a string."""
+        """Write the numbers as CSV to a file or, without `path`, return them as a string."""
         return self.numbers.to_csv(path, index=False)
 
 
 def labelled(table: pd.DataFrame, *labels: str) -> pd.DataFrame:
-    """The table with columns as its row labels; a single one has its name in the header's row."""
+    """Make columns the row labels; the name of a single one is in the row of the header."""
     indexed = table.set_index(list(labels))
     return indexed.rename_axis(index=None, columns=labels[0]) if len(labels) == 1 else indexed
 
 
 def ranged(name: str, form: str, otherwise: str = "–") -> str:
-    """Template of a quantity with its range, as `statistics.mean_range` names them.
+    """Return the template of a quantity with its range, named as by `statistics.mean_range`.
 
     Args:
         name: The quantity.
         form: Template of a number without its name, such as ``"{:.2f}"``.
-        otherwise: What is written if there are no numbers.
+        otherwise: Text if there are no numbers.
     """
     middle, low, high = (
         form.replace("{", "{" + part) for part in (name, f"{name}_low", f"{name}_high")
@@ -99,17 +100,17 @@ def ranged(name: str, form: str, otherwise: str = "–") -> str:
 
 
 def unbroken(text: str) -> str:
-    """With spaces at which a table's cell does not break."""
+    """Replace spaces by no-break spaces, at which a table's cell does not wrap."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def two_digits(value: float) -> str:
-    """The number to two digits, as prose writes it: 0.0028, 61, 8,200."""
+    """Format a number to two significant digits, as in prose: 0.0028, 61, 8,200."""
     return f"{float(f'{value:.2g}'):,g}"
 
 
 def _test_in_words(test: str) -> str:
-    """A test by its file and the words of its name, at which a table's cell can break."""
+    """Return a test's file and the words of its name, between which a table's cell can wrap."""
     path, *_, name = test.split("::")
     return f"{Path(path).name}: {name.removeprefix('test_').replace('_', ' ')}"
 
@@ -123,7 +124,7 @@ _STYLES: Mapping[str, Callable[[Any], str]] = {
 
 
 class _Writer(Formatter):
-    """`str.format` with the formats of `Table`."""
+    """Formatter that adds the formats of `Table` to those of `str.format`."""
 
     def format_field(self, value: Any, form: str) -> str:
         if form in _STYLES:
@@ -139,7 +140,7 @@ class _Writer(Formatter):
 
 
 _WRITER = _Writer()
-_POINT = re.compile(r" \(([^()]+) to \1\)")  # a range of which both ends are written alike
+_POINT = re.compile(r" \(([^()]+) to \1\)")  # a range whose ends are formatted alike
 
 
 def _names(template: str) -> list[str]:
@@ -148,7 +149,7 @@ def _names(template: str) -> list[str]:
 
 
 def _written(template: str, row: Mapping[str, Any]) -> Any:
-    """What a template of `Table` stands for, with the numbers of a row."""
+    """Format a template of `Table` with the numbers of a row."""
     if not _names(template):
         return template
     *alternatives, chosen = template.split("|")

@@ -1,11 +1,11 @@
-"""The note's statements, each beside what the runs gave, and a verdict.
+"""The note's statements, each with the measured result and a verdict.
 
 =================  ==============================================================
-`claims.toml`      what the note says, and by which metric it is measured
-`claim`            a statement, and the file read
-`metrics`          what is measured of runs, and `motion`, of their components
-`results`          what metrics give, and how the results of arms are compared
-`verdicts`         the rule by which a result is held against a statement
+`claims.toml`      the note's statements, and the metrics that measure them
+`claim`            the class of statements, and a reader of the file
+`metrics`          metrics of runs; `motion` has those of their components
+`results`          results of metrics, and comparisons of arms' results
+`verdicts`         the rule that gives a verdict on a statement from a result
 `tables`           statements, results and verdicts as tables and as text
 =================  ==============================================================
 """

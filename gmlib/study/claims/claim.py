@@ -1,4 +1,4 @@
-"""The note's statements: what is in ``claims.toml``, and how each is measured.
+"""The note's statements: the content of ``claims.toml``, and how each is measured.
 
 The note is J. Paek, "A Calibrated Initialization for Gaussian Mixture Layers", 30 June 2026.
 """
@@ -24,30 +24,30 @@ class Claim:
     """A statement of the note, and how it is measured.
 
     Args:
-        id: Its name.
+        id: Name of the statement.
         section: The section of the page that it belongs to.
-        where: Where the note has it.
+        where: Place of the statement in the note.
         quote: The note's words.
         quantity: What is measured.
         note: The range in which the note's figure lies, as wide as its rounding or its "about"; or
             the truth value that the note gives to each entry.
-        metric: Name of one of `METRICS`; empty where nothing could be measured.
+        metric: Name of one of `METRICS`; empty if nothing could be measured.
         compare: Name of one of `COMPARISONS`, by which the first arm is compared with the others;
             empty where the metric is given the runs of all arms.
         arms: The arms whose runs are measured, in this order.
         study: The study that these runs belong to, one of `studies.STUDIES`; empty for a metric
             that needs no runs.
-        parameters: What else the metric is given.
-        against: Those of the parameters that differ for what is compared with the first arm, which
-            is that arm itself if there is no other.
+        parameters: Further arguments of the metric.
+        against: Parameters that differ for the arms compared with the first arm or, if there are
+            none, for the first arm when it is compared with itself.
         unit: Unit of the figures.
-        digits: Digits behind the point.
-        stated: What to print for the note, where its range would not say it.
-        reading: What the note's words are taken to mean, where they give no figure.
-        chapter: The page of the book that is about it.
-        tables: The pages whose comparison tables show it.
-        comment: What to say where the statement does not simply hold.
-        why: Why it cannot be judged, where there is no metric.
+        digits: Digits after the decimal point.
+        stated: Text to print for the note, if its range would not express it.
+        reading: What the note's words are taken to mean, if they give no figure.
+        chapter: The page of the book about the statement.
+        tables: The pages whose comparison tables show the statement.
+        comment: Comment on a statement that does not simply hold.
+        why: Why the statement cannot be judged, if there is no metric.
 
     Raises:
         ValueError: If the metric, the comparison or the study is not known, or there is neither a
@@ -87,14 +87,14 @@ class Claim:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The note's range; for a truth value 1 alone, or 0."""
+        """The note's range; for a truth value, only 1 or only 0."""
         if isinstance(self.note, bool):
             return float(self.note), float(self.note)
         return self.note
 
     @property
     def stated_text(self) -> str:
-        """What the note says, in few words."""
+        """The note's figure or truth value as text."""
         if self.stated is not None:
             return self.stated
         if isinstance(self.note, bool):
@@ -107,7 +107,7 @@ class Claim:
         return f"{low:,.{self.digits}f} to {high:,.{self.digits}f}{self.unit}"
 
     def measure(self, arms: Sequence[Runs]) -> Result:
-        """What the runs give, arm by arm."""
+        """Measure the runs, given arm by arm."""
         metric = METRICS[self.metric]
         if not self.compare:
             return metric(*arms, **self.parameters)
@@ -123,7 +123,7 @@ def load() -> tuple[Claim, ...]:
     """The statements in ``claims.toml``, in the note's order.
 
     Raises:
-        ValueError: If an entry is not a statement, or two have one name.
+        ValueError: If an entry is not a statement, or two have the same name.
     """
     file = importlib.resources.files("gmlib.study.claims") / "claims.toml"
     claims = tuple(_claim(entry) for entry in tomllib.loads(file.read_text("utf-8"))["claim"])
@@ -135,7 +135,7 @@ def load() -> tuple[Claim, ...]:
 
 
 def _claim(entry: Mapping[str, Any]) -> Claim:
-    """An entry of the file: lists become tuples, a single figure a range."""
+    """Make a statement of an entry of the file: lists become tuples, a single figure a range."""
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }

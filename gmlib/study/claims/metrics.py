@@ -1,7 +1,7 @@
-"""How statements are measured: functions of the runs of one arm, in some cases of several.
+"""Metrics of statements: functions of the runs of one arm or, in some cases, of several arms.
 
-The statements that name them are in ``claims.toml``, with their parameters; `METRICS` lists them.
-Those on the motion of components are in `claims.motion`. Errors are in percent.
+`METRICS` lists them. The statements in ``claims.toml`` name metrics and their parameters. Metrics
+of the motion of components are in `claims.motion`. Errors are in percent.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Metric:
     """A way to measure a statement.
 
     Attributes:
-        function: Takes the runs of one or more arms, and parameters by name; gives numbers or truth
-            values by what tells them apart, the seed for example.
-        entries: What the values are, in the plural; empty for a single one.
+        function: Takes the runs of one or more arms, and keyword parameters; returns numbers or
+            truth values, indexed by what distinguishes them, for example the seed.
+        entries: What each value belongs to, in the plural; empty for a single value.
     """
 
     function: Callable[..., pd.Series]
     entries: str
 
     def __call__(self, *arms: Runs, **parameters: Any) -> Result:
-        """What the runs give."""
+        """Measure the runs."""
         return Result(self.function(*arms, **parameters), self.entries)
 
 
@@ -59,9 +59,9 @@ def error(runs: Runs, *, measures: Sequence[str], worst: bool = False) -> pd.Ser
 
     Args:
         runs: The runs. Those that diverged are left out.
-        measures: Of ``best``, ``final``, ``smoothed`` and ``auc``, which are those of `runs_table`
-            and `measures_table`, and ``epoch N``, at the end of that epoch.
-        worst: Give the highest error alone.
+        measures: Any of ``best``, ``final``, ``smoothed`` and ``auc``, as in `runs_table` and
+            `measures_table`, and ``epoch N``, the error at the end of that epoch.
+        worst: Return only the highest error.
     """
     measured = measures_table(runs)[["seed", "smoothed", "auc"]]
     table = runs_table(runs).merge(measured, on="seed").set_index("seed")
@@ -71,12 +71,12 @@ def error(runs: Runs, *, measures: Sequence[str], worst: bool = False) -> pd.Ser
 
 
 def error_by_epoch(runs: Runs, *, statistic: str) -> pd.Series:
-    """Mean (``mean``) or standard deviation (``std``) over seeds of the error at epochs' ends."""
+    """Mean (``mean``) or standard deviation (``std``) over seeds of the error after each epoch."""
     return _by_epoch(runs).agg(statistic)
 
 
 def best_epoch(runs: Runs) -> pd.Series:
-    """The epoch at whose end the error is lowest."""
+    """The epoch at whose end each run's error is lowest."""
     return _by_epoch(runs).idxmin(axis="columns")
 
 
@@ -88,41 +88,41 @@ def _by_epoch(runs: Runs) -> pd.DataFrame:
     return ends.pivot(index="seed", columns="epoch", values="test_error")
 
 
-# Steps, and whether a run gets somewhere.
+# Steps, and whether runs train or reach a threshold.
 
 
 def trains(runs: Runs, *, count_diverged: bool = False) -> pd.Series:
-    """Whether a seed does not diverge, or the number of those that do."""
+    """Whether each seed trains without diverging, or the number of seeds that diverge."""
     trained = pd.Series({record.config.seed: not diverged(record) for record in runs})
     return pd.Series([(~trained).sum()]) if count_diverged else trained
 
 
 def steps_to(runs: Runs, *, threshold: float, epoch_ends: bool = True) -> pd.Series:
-    """Gradient steps at which the test error is first seen at a threshold (%).
+    """Gradient steps at which the test error is first measured at or below a threshold (%).
 
     Args:
         runs: The runs. Those that diverged are left out.
-        threshold: Test error in percent. The steps are infinite where it is never reached.
-        epoch_ends: Look at the ends of epochs only, not at the evaluations within the first.
+        threshold: Test error in percent. The steps are infinite if it is never reached.
+        epoch_ends: Use only evaluations at the ends of epochs, not those within the first epoch.
     """
     steps = _first_hits(runs, threshold, epoch_ends)
     return steps[[not diverged(record) for record in runs]].fillna(math.inf)
 
 
 def reaches(runs: Runs, *, threshold: float) -> pd.Series:
-    """Whether the test error is ever at a threshold (%) at an epoch's end."""
+    """Whether the test error is at or below a threshold (%) at the end of any epoch."""
     return _first_hits(runs, threshold, epoch_ends=True).notna()
 
 
 def num_steps(runs: Runs) -> pd.Series:
-    """How many gradient steps a run takes."""
+    """Number of gradient steps of each run."""
     return pd.Series({record.config.seed: record.curves["step"][-1] for record in runs})
 
 
 def steps_above_guessing(runs: Runs) -> pd.Series:
-    """The last evaluated step of the runs that trained at which the loss exceeds that of guessing.
+    """The last evaluated step at which the loss exceeds that of guessing, in runs that trained.
 
-    It is -1 where the loss never does.
+    The step is -1 if the loss never exceeds it.
     """
     last = {}
     for record in runs:
@@ -147,9 +147,9 @@ def initial_std(
 
     Args:
         runs: The runs.
-        layer: From 1, or from -1 backwards.
-        relative_to: What to divide it by.
-        inverse: Give the inverse of that quotient.
+        layer: Number of the layer, from 1 forwards or from -1 backwards.
+        relative_to: Number by which the standard deviation is divided.
+        inverse: Return the inverse of that quotient.
     """
     index = layer - 1 if layer > 0 else layer
     found = {record.config.seed: record.init_report[index].std_after for record in runs}
@@ -184,10 +184,10 @@ def on_the_front(dense: Runs, *others: Runs, num_features: int) -> pd.Series:
 
 
 def layer_error(*, num_draws: int = 0, sigma: float = 0.0) -> pd.Series:
-    """Difference (%) between a small layer and a computation of the same, relative to its output.
+    """Relative difference (%) between a small layer's output and another computation of it.
 
     Args:
-        num_draws: The computation is a Monte Carlo estimate from so many draws; or, if 0, the
+        num_draws: Number of draws of a Monte Carlo estimate, the other computation. If 0, it is the
             network of the neurons' means.
         sigma: Standard deviation of all neurons, in place of random ones.
     """
@@ -208,7 +208,7 @@ def layer_error(*, num_draws: int = 0, sigma: float = 0.0) -> pd.Series:
 
 
 def takes_no_labels() -> pd.Series:
-    """Whether KUMAR can be computed without labels: it asks for none."""
+    """Whether KUMAR can be computed without labels: its function has no argument for them."""
     asked = set(inspect.signature(init.kumar_).parameters)
     return pd.Series([not asked & {"labels", "targets", "y"}])
 

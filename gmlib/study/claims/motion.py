@@ -1,6 +1,6 @@
-"""How the motion of components is measured: metrics of the runs of one arm.
+"""Metrics of the motion of components in the runs of one arm.
 
-Where there are several runs, all of their components count.
+If there are several runs, the components of all of them count.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Array = NDArray[np.float64]
 def displacement(
     runs: Runs, *, space: str, start: int = 0, end: int = -1, per_epoch: bool = False
 ) -> pd.Series:
-    """How far a component moves.
+    """The distance that each component moves.
 
     Args:
         runs: Runs with snapshots.
-        space: ``plane``, that of the figure; ``all``, all dimensions; ``relative``, all, in units
-            of the component's initial size ``sqrt(sum_i sigma_i^2)``.
-        start: From the end of which epoch; 0 is the start of training.
-        end: To the end of which epoch; -1 is the last.
-        per_epoch: Give the distance that it moves in an epoch, on average over those between, and
-            not that between its first and its last place.
+        space: ``plane``: in the plane of the figure; ``all``: in all dimensions; ``relative``: in
+            all dimensions, in units of the component's initial size ``sqrt(sum_i sigma_i^2)``.
+        start: Epoch from whose end the distance is measured; 0 is the start of training.
+        end: Epoch to whose end the distance is measured; -1 is the last.
+        per_epoch: Return the distance moved per epoch, averaged over the epochs between, instead of
+            the distance between the first and the last place.
 
     Returns:
         Distances, by component; empty if the runs have no such epochs.
@@ -61,7 +61,7 @@ def size(runs: Runs, *, epoch: int) -> pd.Series:
 
 
 def rotates(runs: Runs, *, degrees: float) -> pd.Series:
-    """Whether an ellipse's long axis turns by an angle between the first epoch's end and the last.
+    """Whether an ellipse's long axis turns by more than `degrees` after the first epoch.
 
     At the start the ellipses are circles, which have no direction.
     """
@@ -73,7 +73,7 @@ def rotates(runs: Runs, *, degrees: float) -> pd.Series:
 
 
 def apart(runs: Runs, *, degrees: float) -> pd.Series:
-    """Whether two components of a run go in directions of the plane that differ by an angle."""
+    """Whether two components of a run move in the plane in directions over `degrees` apart."""
     angles = []
     for own in _ellipses(runs):
         moved = own.centers[-1] - own.centers[0]
@@ -97,10 +97,10 @@ def _paths(runs: Runs, space: str) -> Iterator[tuple[Array, Array]]:
 
 
 def _at(epoch: int, values: Sequence[Array]) -> pd.Series:
-    """What components have at the end of an epoch, of runs that have it."""
+    """Values of components at the end of an epoch, of the runs that have this epoch."""
     return _joined([own[epoch] for own in values if epoch < len(own)])
 
 
 def _joined(values: Sequence[Array]) -> pd.Series:
-    """Values of the components of all runs."""
+    """Join the values of the components of all runs."""
     return pd.Series(np.concatenate(values) if values else [], dtype=float)

@@ -1,4 +1,4 @@
-"""What is measured: results, and comparisons of results, which are results again."""
+"""Results of metrics, and comparisons of results, which are results again."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["COMPARISONS", "Result", "Runs"]
 Runs = Sequence[RunRecord]
 """The runs of one arm."""
 
-_SAMPLED = ("seeds", "pairs")  # entries of which there could be more: they have an interval
+_SAMPLED = ("seeds", "pairs")  # entries that are samples, which have an interval
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What was measured of a statement.
+    """The measured result for a statement.
 
     Attributes:
-        values: Numbers or truth values, by what tells the entries apart, say the seed. There are
-            none where the runs cannot tell, and numbers that are not finite do not count.
-        entries: What the entries are, in the plural; empty for a single value.
-        compared: The two numbers whose ratio the single value is; empty for all other results.
+        values: Numbers or truth values, indexed by what distinguishes the entries, for example the
+            seed. Empty if the runs do not determine any. Numbers that are not finite are ignored.
+        entries: What each value belongs to, in the plural; empty for a single value.
+        compared: The two numbers whose ratio is the single value; empty for all other results.
         ratio_interval: The 95 % interval of that ratio, if one is known.
     """
 
@@ -47,7 +47,7 @@ class Result:
 
     @property
     def finite(self) -> NDArray[Any]:
-        """The values that count."""
+        """The finite values."""
         values: NDArray[Any] = self.values.to_numpy()
         finite: NDArray[Any] = values[np.isfinite(values)]
         return finite
@@ -56,8 +56,8 @@ class Result:
     def interval(self) -> tuple[float, ...]:
         """The 95 % interval of the ratio, share of true values or mean; empty if there is none.
 
-        Shares and means have one where the entries are a sample: by Clopper and Pearson's exact
-        method and by Student's t.
+        Shares and means have one if the entries are a sample: Clopper and Pearson's exact interval
+        for shares, and Student's t interval for means.
         """
         values = self.finite
         if self.entries not in _SAMPLED or len(values) < 2:
@@ -72,7 +72,7 @@ _NOTHING = Result(pd.Series(dtype=float))
 
 
 def difference(first: Result, other: Result) -> Result:
-    """The first less the other, by entry."""
+    """The first minus the other, by entry."""
     return Result((first.values - other.values).dropna(), _paired(first))
 
 
@@ -83,28 +83,28 @@ def ratio(first: Result, other: Result) -> Result:
 
 
 def lower(first: Result, *others: Result) -> Result:
-    """Whether an entry of the first is lower than those of all others, by every measure."""
+    """Whether each entry of the first is lower than those of all others, by every measure."""
     table = pd.concat([result.values for result in (first, *others)], axis=1, join="inner").dropna()
     lowest = table.iloc[:, 0] < table.iloc[:, 1:].min(axis=1)
     return Result(lowest.groupby(level=-1).all(), _paired(first))
 
 
 def below_all(first: Result, other: Result) -> Result:
-    """Whether an entry of the first is lower than every entry of the other."""
+    """Whether each entry of the first is lower than every entry of the other."""
     if other.values.empty:
         return _NOTHING
     return Result(first.values < other.values.min(), first.entries)
 
 
 def means(first: Result, other: Result) -> Result:
-    """The means of both."""
+    """The means of both, as a ratio."""
     if not (len(first.finite) and len(other.finite)):
         return _NOTHING
     return _compare(first.finite.mean(), other.finite.mean())
 
 
 def spread(first: Result, other: Result) -> Result:
-    """The standard deviations of both; the interval is that of the F test."""
+    """The standard deviations of both, as a ratio; the interval is that of the F test."""
     if min(len(first.finite), len(other.finite)) < 2:
         return _NOTHING
     ours, theirs = first.finite.std(ddof=1), other.finite.std(ddof=1)
@@ -121,11 +121,11 @@ def _compare(first: float, second: float, interval: tuple[float, ...] = ()) -> R
 
 
 def _paired(result: Result) -> str:
-    """What the entries are when each is held against that of the same name in another arm."""
+    """What values belong to when each is compared with its counterpart in another arm."""
     return "pairs" if result.entries == "seeds" else result.entries
 
 
 COMPARISONS: Mapping[str, Callable[..., Result]] = {
     function.__name__: function for function in (difference, ratio, lower, below_all, means, spread)
 }
-"""How results can be compared, by name."""
+"""The comparisons of results by name."""

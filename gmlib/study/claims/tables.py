@@ -1,6 +1,6 @@
-"""Tables of the statements: the note beside what runs gave, and the verdicts.
+"""Tables of the statements: the note's figures beside measured results, and the verdicts.
 
-Nothing measured is written down: every number is computed from records when a table is made.
+No measured number is stored: each is computed from records when a table is made.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from gmlib.study.runs.ledger import Ledger
 __all__ = ["by_section", "details", "review", "statements", "summary", "table"]
 
 Comparison = pd.DataFrame | str
-"""A table of the note's statements beside ours, or a sentence where there is nothing to compare."""
+"""A table of the note's statements beside ours, or a sentence if there is nothing to compare."""
 
 _NO_FIGURES = "The note has no figures for these settings."
 
 
 def table(page: str, records: Runs) -> Comparison:
-    """The note's statements that a page of the book shows, beside what some runs gave.
+    """Compare the note's statements that a page of the book shows with the results of runs.
 
     Args:
         page: Name of a notebook, or ``"index"``.
-        records: The runs, of whatever arms and seeds. Those of settings that are not the note's
-            are not held against it.
+        records: The runs, of any arms and seeds. If one of them has other settings than the note,
+            there is no comparison.
 
     Returns:
-        One row a statement: the note's figure; ours, as mean (lowest to highest) over the seeds
-        that trained; the verdict, with how far off the mean is.
+        One row per statement: the note's figure; ours, as mean (lowest to highest) over the seeds
+        that trained; the verdict, with the distance of the mean from the note's range.
     """
     claims = [claim for claim in load() if page in claim.tables]
     studies = {claim.study for claim in claims}
@@ -62,15 +62,15 @@ def table(page: str, records: Runs) -> Comparison:
 
 
 def review(ledger: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """All statements beside the recorded runs. Nothing is trained.
+    """Compare all statements with the recorded runs; nothing is trained.
 
     Args:
-        ledger: Folder of the records; None is the project's.
+        ledger: Folder of the records; the project's by default.
 
     Returns:
-        One row a statement, by its name: where the note has it and in what words, what was measured
-        with its 95 % interval, the verdict, and what else is to be known. A statement is not
-        measured if a record that it needs is missing.
+        One row per statement, indexed by its name: its place and words in the note, the result with
+        its 95 % interval, the verdict, and remarks. A statement is not measured if a record that it
+        needs is missing.
     """
     source = _recorded(Ledger(ledger))
     rows = []
@@ -98,7 +98,7 @@ def review(ledger: str | os.PathLike[str] | None = None) -> pd.DataFrame:
 
 
 def summary(reviewed: pd.DataFrame) -> str:
-    """How many statements there are of each verdict, as a sentence."""
+    """Return the number of statements of each verdict, as a sentence."""
     verbs = {
         "holds": ("holds", "hold"),
         "holds in part": ("holds in part", "hold in part"),
@@ -143,7 +143,7 @@ def statements(reviewed: pd.DataFrame, section: str) -> str:
 
 
 def details(reviewed: pd.DataFrame, verdict: str) -> str:
-    """The statements of one verdict as a list in Markdown, with what there is to say of each."""
+    """The statements of one verdict as a list in Markdown, with a comment on each."""
     rows = reviewed[reviewed.verdict == verdict].to_dict("records")
     if not rows:
         return "None."
@@ -155,14 +155,14 @@ def details(reviewed: pd.DataFrame, verdict: str) -> str:
 
 
 def _typeset(frame: pd.DataFrame) -> pd.DataFrame:
-    """With no line breaks between a number and its percent sign."""
+    """Prevent line breaks between a number and its percent sign."""
     return frame.replace(" %", "\N{NO-BREAK SPACE}%", regex=True)
 
 
 # --- From records to judgements ------------------------------------------------------------------
 
 Source = Callable[[Claim], list[Runs] | str]
-"""The runs that a statement needs, arm by arm, or why they are not there."""
+"""Function that returns the runs that a statement needs, arm by arm, or why they are missing."""
 
 
 def _assess(claim: Claim, source: Source) -> Judgement:
@@ -181,7 +181,7 @@ def _assess(claim: Claim, source: Source) -> Judgement:
 
 
 def _given(records: Runs) -> Source:
-    """The runs among `records`, whatever their seeds."""
+    """Return a source of the runs among `records`, whatever their seeds."""
 
     def find(claim: Claim) -> list[Runs] | str:
         runs = [
@@ -194,7 +194,7 @@ def _given(records: Runs) -> Source:
 
 
 def _recorded(ledger: Ledger) -> Source:
-    """The runs of the committed studies in a ledger: all that a statement needs, or none."""
+    """Return a source of committed runs in a ledger: all that a statement needs, or none."""
     find = functools.cache(ledger.get)
 
     def get(claim: Claim) -> list[Runs] | str:
@@ -209,7 +209,7 @@ def _recorded(ledger: Ledger) -> Source:
 
 
 def _is_of(config: RunConfig, study: str) -> bool:
-    """Whether a run is of a study's settings, whatever its arm and seed."""
+    """Whether a run has a study's settings, whatever its arm and seed."""
     settings = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in config.canonical().items()
@@ -224,5 +224,5 @@ def _is_of(config: RunConfig, study: str) -> bool:
 
 @functools.cache
 def _distinct(study: str) -> frozenset[RunConfig]:
-    """The settings of a study, of one arm and seed each."""
+    """The distinct settings of a study, each with the same arm and seed."""
     return frozenset(replace(config, arm="KUMAR", seed=0) for config in STUDIES.get(study, []))

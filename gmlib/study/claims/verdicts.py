@@ -1,4 +1,4 @@
-"""Verdicts: results held against what the note says."""
+"""Verdicts: comparisons of results with the note's statements."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from gmlib.study.claims.results import Result
 __all__ = ["VERDICTS", "Judgement", "judge"]
 
 VERDICTS = ("holds", "holds in part", "does not hold", "cannot be judged", "not measured")
-"""What can be said of a statement; see `judge`."""
+"""The possible verdicts on a statement; see `judge`."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured, and what follows.
+    """A measured result, and the verdict on a statement.
 
     Args:
         measured: The figures, as text.
         verdict: One of `VERDICTS`.
         interval: The 95 % interval, as text; empty if there is none.
-        off: How far a mean is off, as text.
-        remark: What else to know: how many runs diverged, or why there is no verdict.
+        off: Distance of a mean from the note's range, as text.
+        remark: How many runs diverged, or why there is no verdict.
     """
 
     measured: str
@@ -33,21 +33,21 @@ class Judgement:
 
 
 def judge(claim: Claim, result: Result) -> Judgement:
-    """Hold a result against a statement.
+    """Judge a statement by a result.
 
     The value of a result is the mean of its numbers, the share of its truth values that are true,
     or the ratio of two numbers. The statement holds if that value lies in the note's range, and
     holds in part if only part of the result does:
 
     ===============  =============================================================================
-    several numbers  not the mean, but the range from the lowest to the highest meets the note's
-    one number       it is off by a tenth of the note's figure at most
+    several numbers  not the mean, but the range from lowest to highest overlaps the note's range
+    one number       it is off by at most a tenth of the note's figure
     truth values     not all, but more than half are as the note says
-    a ratio          the ratio lies in the note's range, but not the whole of its 95 % interval
+    a ratio          the ratio lies in the note's range, but its 95 % interval is not all inside
     ===============  =============================================================================
 
-    Else it does not hold. Numbers are compared to the digit that is shown. A result without a
-    finite value cannot be judged.
+    Otherwise it does not hold. Numbers are compared to the number of digits shown. A result without
+    a finite value cannot be judged.
     """
     values = result.finite
     if not len(values):
@@ -90,7 +90,7 @@ def _measured(claim: Claim, result: Result) -> str:
 
 
 def _interval(claim: Claim, result: Result) -> str:
-    """Its interval as text; none for numbers that are all written alike."""
+    """The result's interval as text; empty for numbers that are all formatted alike."""
     if not result.interval:
         return ""
     low, high = result.interval

@@ -1,4 +1,4 @@
-"""Where data come in: load, standardize, fetch, verify."""
+"""Data sets: fetch, verify, load and standardize."""
 
 from gmlib.study.datasets.catalogue import DATASETS, dataset_title
 from gmlib.study.datasets.files import DataError, data_root

@@ -1,4 +1,4 @@
-"""The built-in data sets: all that is known of each, in one place.
+"""Catalogue of the built-in data sets.
 
 To add one, add its `Entry` to `DATASETS`; no other file needs a change.
 """
@@ -36,9 +36,9 @@ class Entry:
     """A built-in data set.
 
     Attributes:
-        title: Its name as prose writes it.
-        origin: Files that are fetched, or a function like one's own, which makes x_train, y_train,
-            x_test and y_test.
+        title: Name of the data set in prose.
+        origin: Files to fetch, or a function that, like a user's, returns x_train, y_train, x_test
+            and y_test.
     """
 
     title: str
@@ -46,12 +46,12 @@ class Entry:
 
 
 def _mnist_1d() -> tuple[Array, Array, Array, Array]:
-    """Generate MNIST-1D with the package of its authors, by its default arguments.
+    """Generate MNIST-1D with its authors' package and default arguments.
 
-    4000 signals for training and 1000 for testing, of 40 samples each and in 10 classes, from a
-    fixed seed: "Scaling down deep learning with MNIST-1D" by S. Greydanus and D. Kobak,
-    https://arxiv.org/abs/2011.14439. No checksum is asked of them, because the last bits may depend
-    on processor, NumPy and SciPy; that of the generated arrays goes into the record.
+    There are 4000 training and 1000 test signals of 40 samples each, in 10 classes, from a fixed
+    seed. See "Scaling down deep learning with MNIST-1D" by S. Greydanus and D. Kobak,
+    https://arxiv.org/abs/2011.14439. No checksums are verified, because the last bits may depend
+    on processor, NumPy and SciPy. Records store the checksums of the generated arrays.
 
     Returns:
         x_train, y_train, x_test and y_test, float64 and int64.
@@ -70,7 +70,7 @@ def _mnist_1d() -> tuple[Array, Array, Array, Array]:
 
 # The MD5s of MNIST's plain files are those of the original distribution. Fashion-MNIST's were
 # measured on files whose .gz archives have the MD5s that torchvision publishes. CIFAR-10's are
-# those that torchvision checks; it wants the names of the classes as well.
+# those that torchvision checks; torchvision also requires the file of class names.
 DATASETS: Mapping[str, Entry] = {
     "mnist": Entry(
         "MNIST",
@@ -133,9 +133,9 @@ DATASETS: Mapping[str, Entry] = {
         ),
     ),
 }
-"""The built-in data sets by name. ``"package.module:function"`` names one of your own."""
+"""The built-in data sets by name. ``"package.module:function"`` names a user's data set."""
 
 
 def dataset_title(name: str) -> str:
-    """A data set's name as prose writes it; that of one's own as it is."""
+    """Return the title of a data set, or `name` itself for a user's data set."""
     return DATASETS[name].title if name in DATASETS else name

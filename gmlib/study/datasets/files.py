@@ -1,8 +1,8 @@
-"""Data sets that are files: fetched once, verified whenever they are read.
+"""Data sets stored as files, fetched once and verified whenever they are read.
 
-A `FileSet` lies in a cache folder, in the layout that torchvision reads and writes
-(``MNIST/raw/train-images-idx3-ubyte`` and so on), and its MD5s are checked whenever it is read: a
-digit that changed on disk would otherwise change every curve in silence.
+A `FileSet` is stored in a cache folder, in the layout that torchvision reads and writes
+(``MNIST/raw/train-images-idx3-ubyte`` and so on). Its MD5s are checked whenever it is read, since
+a digit that changed on disk would otherwise change every curve silently.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _LOCK_SECONDS = 3600.0  # the process that holds the lock may download slowly, o
 
 
 class DataError(RuntimeError):
-    """A data set could not be fetched, or is not what it should be."""
+    """A data set could not be fetched or is invalid."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A place that files come from; `fill(folder)` writes there what it has of a `FileSet`."""
+    """A source of files; `fill(folder)` writes those files of a `FileSet` that it has."""
 
     name: str
     fill: Callable[[Path], None]
@@ -50,14 +50,14 @@ class Source:
 
 @dataclass(frozen=True)
 class FileSet:
-    """A published data set, as files.
+    """A published data set that consists of files.
 
     Attributes:
-        folder: Where the files lie below the cache folder: where torchvision's class looks for
+        folder: Folder of the files within the cache folder, where torchvision's class looks for
             them.
-        md5: File name to MD5 of the uncompressed file.
-        sources: Asked in this order for files that are not in the cache.
-        decode: Makes x_train, y_train, x_test and y_test of the contents by file name.
+        md5: MD5 of each uncompressed file, by file name.
+        sources: Sources of files that are not in the cache, tried in this order.
+        decode: Converts file contents by file name to x_train, y_train, x_test and y_test.
     """
 
     folder: str
@@ -66,7 +66,7 @@ class FileSet:
     decode: Callable[[Mapping[str, bytes]], tuple[Tensor, Tensor, Tensor, Tensor]]
 
     def path(self, root: Path | None) -> Path:
-        """Return the folder of the files in the cache folder `root`, if not `data_root()`."""
+        """Return the folder of the files in the cache folder `root` (default: `data_root()`)."""
         return Path(root or data_root()) / self.folder
 
 
@@ -80,18 +80,18 @@ def data_root() -> Path:
 
 
 def obtain(name: str, files: FileSet, root: Path | None) -> dict[str, bytes]:
-    """Read the verified files, after fetching those that are missing or fail.
+    """Read and verify the files, after fetching those that are missing or invalid.
 
     Args:
-        name: What errors call the data set.
-        files: Which files, and where to get them.
-        root: The cache folder, if not `data_root()`.
+        name: Name of the data set in error messages.
+        files: The files and their sources.
+        root: The cache folder; `data_root()` by default.
 
     Returns:
-        File name to contents.
+        Contents by file name.
 
     Raises:
-        DataError: If no source has the files; names each source that was tried and why it failed.
+        DataError: If no source has the files. The message says why each source failed.
     """
     raw = files.path(root)
     contents, faults = _read(raw, files.md5)
@@ -114,7 +114,7 @@ def obtain(name: str, files: FileSet, root: Path | None) -> dict[str, bytes]:
 
 
 def _read(folder: Path, md5: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Contents of the files with the right MD5, and what is wrong with the others."""
+    """Return the contents of the files with the right MD5, and the faults of the others."""
     contents: dict[str, bytes] = {}
     faults: dict[str, str] = {}
     for file, expected in md5.items():
@@ -123,7 +123,7 @@ def _read(folder: Path, md5: Mapping[str, str]) -> tuple[dict[str, bytes], dict[
         except (FileNotFoundError, NotADirectoryError):
             faults[file] = "is missing"
             continue
-        except OSError as error:  # a folder of its name, say
+        except OSError as error:  # for example, a folder of that name
             faults[file] = f"cannot be read ({reason(error)})"
             continue
         actual = hashlib.md5(payload, usedforsecurity=False).hexdigest()
@@ -135,11 +135,11 @@ def _read(folder: Path, md5: Mapping[str, str]) -> tuple[dict[str, bytes], dict[
 
 
 def _fetch(name: str, files: FileSet, raw: Path, faults: Mapping[str, str]) -> dict[str, bytes]:
-    """Put verified files in the place of the faulty ones, from the first source that has them.
+    """Replace the faulty files by verified ones from the first source that has them all.
 
-    Sources write into a folder of their own within `raw`, hence on the same file system, and only
-    whole and verified files are renamed into place: no reader ever sees half a file. The folder of
-    a process that was killed is left to the next fetch, which holds the lock and may remove it.
+    Each source writes into a temporary folder within `raw`, hence on the same file system. Only
+    complete, verified files are renamed into place, so no reader sees a partial file. The next
+    fetch, which holds the lock, removes the temporary folder of a process that was killed.
     """
     for abandoned in raw.glob(".fetch-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
@@ -155,7 +155,7 @@ def _fetch(name: str, files: FileSet, raw: Path, faults: Mapping[str, str]) -> d
             try:
                 source.fill(folder)
                 contents, wrong = _read(folder, {file: files.md5[file] for file in faults})
-            except Exception as error:  # whatever ails one source, the next may be well
+            except Exception as error:  # whatever the error, the next source may work
                 failures.append(f"{source.name}: {reason(error)}")
                 continue
             if wrong:
@@ -174,7 +174,7 @@ def _fetch(name: str, files: FileSet, raw: Path, faults: Mapping[str, str]) -> d
 
 
 def _set_aside(path: Path, why: str) -> str | None:
-    """Rename what is no file of the right checksum, warn, and return the sentence that says so."""
+    """Rename an existing path that failed verification, warn, and return the warning's text."""
     if not path.exists():
         return None
     names = chain([f"{path.name}.corrupt"], (f"{path.name}.corrupt-{n}" for n in count(1)))
@@ -190,13 +190,13 @@ def _describe(faults: Mapping[str, str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Say on one line what an exception is and says."""
+    """Return an exception's type and message on one line; of a `DataError`, only the message."""
     sentence = " ".join(str(error).split())
     return sentence if isinstance(error, DataError) else f"{type(error).__name__}: {sentence}"
 
 
 def from_folder(files: Iterable[str], origin: Path, folder: Path) -> None:
-    """Copy those of the files that `origin` has, plain or compressed."""
+    """Copy the `files` that `origin` has, plain or as .gz, to `folder`, decompressed."""
     for file in files:
         plain, packed = origin / file, origin / f"{file}.gz"
         if plain.exists():

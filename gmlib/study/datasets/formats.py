@@ -1,4 +1,4 @@
-"""What the files hold: the formats of MNIST and of CIFAR-10."""
+"""File formats of MNIST and CIFAR-10."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ IDX_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 def encode_idx(array: Tensor) -> bytes:
     """Write a uint8 tensor in the IDX format of the MNIST files.
 
-    Two zero bytes, one for the type (8: unsigned byte), one for the number of dimensions, then
-    each dimension as a big-endian 32-bit integer, then the elements in C order.
+    The file holds two zero bytes, one byte for the type (8: unsigned byte), one for the number of
+    dimensions, each dimension as a big-endian 32-bit integer, and the elements in C order.
 
     Args:
-        array: Of any shape, uint8.
+        array: Tensor of any shape, uint8.
 
     Returns:
         The contents of the file.
@@ -60,7 +60,7 @@ def encode_idx(array: Tensor) -> bytes:
 
 
 def decode_idx(payload: bytes) -> Tensor:
-    """Read what `encode_idx` writes.
+    """Read the IDX format that `encode_idx` writes.
 
     Args:
         payload: The contents of the file.
@@ -69,7 +69,7 @@ def decode_idx(payload: bytes) -> Tensor:
         A uint8 tensor with as many dimensions as the header says.
 
     Raises:
-        ValueError: If the header is not that of unsigned bytes, or the length not what it promises.
+        ValueError: If the header is not that of unsigned bytes, or the length does not match it.
     """
     if len(payload) < 4 or payload[:3] != b"\0\0\x08":
         raise ValueError(f"no IDX header of unsigned bytes: {payload[:4].hex()!r}")
@@ -98,30 +98,30 @@ def _empty_array(*_: object) -> Array:
 
 
 def _numeric_dtype(code: Any, *_: object) -> np.dtype[Any]:
-    dtype: np.dtype[Any] = np.dtype(code, copy=True)  # a copy, which the pickle may change
+    dtype: np.dtype[Any] = np.dtype(code, copy=True)  # a copy: the pickle may change it
     if dtype.kind not in "fiu":
         raise pickle.UnpicklingError(f"the pickle asks for elements of type {dtype}")
     return dtype
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Admits what a pickle of numeric arrays consists of, and nothing that could run code.
+    """Unpickler that admits numeric arrays and refuses anything that could run code.
 
-    NumPy's own constructors would go too far: an array of objects takes bytes for pointers. Of
-    `ndarray` a pickle needs no more than the name.
+    NumPy's own constructors would admit too much: an array of objects takes bytes for pointers.
+    A pickle needs only the name of `ndarray`.
     """
 
-    # MD5 alone pins CIFAR-10's pickles, and whoever makes files can make two that share an MD5.
+    # CIFAR-10's pickles are verified by MD5 alone, and two files can be made that share an MD5.
 
     _ADMITTED: ClassVar[Mapping[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-        ("numpy._core.multiarray", "_reconstruct"): _empty_array,  # its home moved within NumPy
+        ("numpy._core.multiarray", "_reconstruct"): _empty_array,  # NumPy moved it here
         ("numpy", "ndarray"): None,
         ("numpy", "dtype"): _numeric_dtype,
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name of the pickle stands for."""
+        """Return the object for a name in the pickle, if it is admitted."""
         try:
             return self._ADMITTED[module, name]
         except KeyError:
@@ -137,7 +137,7 @@ _CIFAR_TEST = "test_batch"
 
 
 def decode_cifar(files: Mapping[str, bytes]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Read the pickled batches, each of 10,000 labels and rows of 3 x 32 x 32 bytes."""
+    """Read the pickled batches, each with 10,000 labels and 10,000 rows of 3 x 32 x 32 bytes."""
 
     def batches(*names: str) -> tuple[Tensor, Tensor]:
         loaded = [ArrayUnpickler(io.BytesIO(files[n]), encoding="latin1").load() for n in names]

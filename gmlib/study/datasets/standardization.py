@@ -1,4 +1,4 @@
-"""Inputs of mean 0 and standard deviation 1, image by image or by the training set."""
+"""Standardization to mean 0 and standard deviation 1, per image or by the training set."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = [
 ]
 
 STANDARDIZATIONS = ("image", "dataset")
-"""Whether inputs are standardized one by one or by the training set."""
+"""Standardization of each image by itself, or of all by the training set."""
 
 
 def standardize_images(images: Tensor) -> Tensor:
     """Flatten each image and give it mean 0 and standard deviation 1.
 
-    Both are taken over the d pixels of the one image, with the population's divisor d. A constant
+    Both are computed over the d pixels of the image, with the population's divisor d. A constant
     image has nothing to scale and becomes all zeros.
 
     Args:
@@ -46,17 +46,18 @@ def standardize_images(images: Tensor) -> Tensor:
         rows = flat[part].astype(np.float64)
         centered = rows - rows.mean(axis=1, keepdims=True)
         std = np.sqrt(np.square(centered).mean(axis=1, keepdims=True))
-        # Told by its range, not by its std: the mean of equal floats may miss them by a rounding
-        # error, which division by the equally small std would blow up into an image of noise.
+        # Detect constant images by range, not std: the mean of equal floats may have a rounding
+        # error, which division by the equally small std would amplify into an image of noise.
         std[np.ptp(rows, axis=1) == 0] = np.inf
         result[part] = centered / std
     return torch.from_numpy(result)
 
 
 def standardize_dataset(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Flatten both splits and standardize them by the training set's mean and deviation.
+    """Flatten both splits and standardize them by the training set's mean and std.
 
-    One mean and one standard deviation (divisor N d), over all pixels of all training images.
+    One mean and one standard deviation (divisor N d) are computed over all pixels of all training
+    images.
 
     Args:
         train: Real numbers, the training images.
@@ -95,16 +96,16 @@ def standardize_dataset(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _flatten(images: Tensor) -> Array:
-    """Check images and view them as an array of shape (N, d).
+    """Check images and view them as a NumPy array of shape (N, d).
 
-    An array, because NumPy computes on one thread: the sums do not depend on the number of
-    threads, and do not wait for threads on a machine that trains on all cores.
+    NumPy computes on one thread, so the sums do not depend on the number of threads and do not
+    wait for threads on a machine that trains on all cores.
     """
     if images.numel() == 0:
         raise ValueError(f"images of shape {tuple(images.shape)} have no pixels")
     if images.is_floating_point() and not bool(images.isfinite().all()):
         raise ValueError("some pixels are NaN or infinite")
-    if images.dtype == torch.bfloat16:  # which NumPy lacks
+    if images.dtype == torch.bfloat16:  # NumPy has no bfloat16
         images = images.float()
     return images.detach().cpu().reshape(len(images), -1).numpy()
 

@@ -1,7 +1,7 @@
-"""From tables to figures, one function a figure, in one style.
+"""Figures from tables, one function per figure, in one style.
 
 Colours follow the note: KUMAR red, BL blue, FC grey. Every function returns the figure and leaves
-showing and saving it to the caller; what was drawn can be read back from the axes.
+showing and saving it to the caller. The data drawn can be read back from the axes.
 """
 
 from gmlib.study.figures.benchmarks import *

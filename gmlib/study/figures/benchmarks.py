@@ -19,7 +19,7 @@ def step_times(table: pd.DataFrame) -> Figure:
     """Time of a training step by path, in units of its bare products: median and quartiles.
 
     Args:
-        table: As `benchmarks.step_table` gives.
+        table: The output of `benchmarks.step_table`.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, (axes,) = subplots(1, 1, 6.4, 0.5 + 0.42 * len(table))
@@ -43,7 +43,7 @@ def scaling(table: pd.DataFrame) -> Figure:
     """Time of a layer against each of its sizes, on logarithmic axes.
 
     Args:
-        table: As `benchmarks.scaling_table` gives.
+        table: The output of `benchmarks.scaling_table`.
     """
     with mpl.style.context(STYLE, after_reset=True):
         sizes = table["size"].unique()

@@ -21,14 +21,14 @@ __all__ = [
 
 
 def budget(table: pd.DataFrame) -> Figure:
-    """Test error against each cost of a network, on logarithmic axes: a marker a network.
+    """Test error against each cost of a network, on logarithmic axes, with one marker per network.
 
-    The marker is the median over seeds, hollow if some diverged, and the thin bar their range. A
-    line joins networks that differ in size alone; families of a few networks are drawn smaller.
-    The black steps are the Pareto front of all: nothing in the table is below them.
+    The marker is the median over seeds, hollow if some diverged, and the thin bar is their range.
+    A line joins networks that differ only in size; families of a few networks have smaller markers.
+    The black steps are the Pareto front of all networks: none in the table is below them.
 
     Args:
-        table: As `analysis.budget_table` gives.
+        table: The output of `analysis.budget_table`.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, panels = subplots(len(COSTS), 1, 7.8, 9.0, sharex=True, sharey=True)
@@ -39,7 +39,7 @@ def budget(table: pd.DataFrame) -> Figure:
                     _budget_families(axes, own, cost, arm, int(layers))
             _staircase(axes, table[cost], table.error)
             axes.set(xscale="log", yscale="log", xlabel=cost, ylabel="test error (%)")
-            axes.margins(x=0.13)  # for the sizes
+            axes.margins(x=0.13)  # room for the sizes
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axes.tick_params(labelbottom=True)
             percent_axis(axes, table.low)
@@ -50,7 +50,7 @@ def budget(table: pd.DataFrame) -> Figure:
 
 
 def _budget_families(axes: Axes, networks: pd.DataFrame, cost: str, arm: str, layers: int) -> None:
-    """The networks of one arm and number of layers, a line for each width of a GM network."""
+    """Draw networks of one arm and number of layers, one line for each width of a GM network."""
     color, marker = arm_color(arm), _MARKERS[(layers - 1) % len(_MARKERS)]
     runs, failures = networks.seeds.sum(), networks.diverged.sum()
     label = f"{arm}, {layers} layer{'s' if layers > 1 else ''}" + (
@@ -70,7 +70,7 @@ def _budget_families(axes: Axes, networks: pd.DataFrame, cost: str, arm: str, la
             for (_, network), (x, y, ha, va) in zip(
                 family.iloc[[0, -1]].iterrows(), places, strict=True
             ):
-                if network["error"] > 60:  # a row of networks that guess, too close for words
+                if network["error"] > 60:  # networks that guess, too close to be labelled
                     continue
                 axes.annotate(
                     network["size"],

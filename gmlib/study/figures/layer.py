@@ -1,4 +1,4 @@
-"""The layer itself."""
+"""Figures of the layer itself."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def cloud(mu: Sequence[float], sigma: Sequence[float], x: Sequence[float]) -> Fi
 
 
 def smoothed_relu(deviations: Sequence[float]) -> Figure:
-    """F(m, t) and G(m, t) against the mean m of the pre-activation, a line a deviation t."""
+    """F(m, t) and G(m, t) against the mean m of the pre-activation, one line per deviation t."""
     m = torch.linspace(-4, 4, 801, dtype=torch.float64)
     colors = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(deviations)))
     with mpl.style.context(STYLE, after_reset=True):
@@ -95,15 +95,15 @@ def error_against(
     ylabel: str,
     slope: float | None = None,
 ) -> Figure:
-    """Error against something on two logarithmic axes: a dot a repetition, their median a line.
+    """Error on two logarithmic axes, with one dot per repetition and the medians as a line.
 
     Args:
         x: Abscissae, shape ``(n,)``.
-        errors: Errors, shape ``(n, repetitions)``; or several such, by label. Labels like
+        errors: Errors, shape ``(n, repetitions)``; or several such arrays, by label. Labels like
             ``"BL, start"`` have the arm's colour; all but the last of an arm are paler.
         xlabel: Label of the abscissa.
         ylabel: Label of the ordinate.
-        slope: Slope of a dashed guide through the first median, if one is wanted.
+        slope: Slope of a dashed guide through the first median; no guide by default.
     """
     x = np.asarray(x)
     curves = errors if isinstance(errors, Mapping) else {"median": errors}

@@ -1,4 +1,4 @@
-"""How the components of a layer move."""
+"""Motion of a layer's components."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
 
 
 def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
-    """2-sigma ellipses of a layer's components over epochs, a panel an arm, opacity growing.
+    """2-sigma ellipses of a layer's components, one panel per arm; opacity grows by epoch.
 
     Args:
-        panels: Ellipses by title, as `analysis.propagate` gives.
+        panels: Outputs of `analysis.propagate`, by title.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, axes = subplots(1, len(panels), 4.6 * len(panels), 4.4)
@@ -60,10 +60,10 @@ def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
 
 
 def displacement(moved: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
-    """How far components moved from their start, by three measures, a line an arm.
+    """Distances of components from their start, by three measures, one line per arm.
 
     Args:
-        moved: By arm, as `analysis.mean_displacement` gives.
+        moved: Outputs of `analysis.mean_displacement`, by arm.
     """
     titles = {
         "absolute": "distance",
@@ -85,11 +85,11 @@ def displacement(moved: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
 class Player:
     """Ellipses by arm, which the book's script shows epoch by epoch.
 
-    In a notebook it stands for itself: HTML with the data, which other programs leave hidden.
+    A notebook shows it as HTML with the data, which is hidden without that script.
 
     Args:
-        panels: By arm, all of the same number of epochs and components.
-        colors: Of the components, in turn.
+        panels: Ellipses by arm, all with the same number of epochs and components.
+        colors: Colours of the components, in turn.
     """
 
     panels: Mapping[str, Ellipses]

@@ -1,4 +1,4 @@
-"""Networks at their start: the scale of their outputs."""
+"""The scale of networks' outputs at initialization."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = [
 
 
 def initial_scale(table: pd.DataFrame, target_std: float) -> Figure:
-    """Output std at initialization, layer by layer, a dot a seed; the target as a line.
+    """Output std at initialization by layer, with one dot per seed, and the target as a line.
 
     Args:
-        table: As `analysis.init_table` gives.
-        target_std: Where KUMAR puts the scale.
+        table: The output of `analysis.init_table`.
+        target_std: The scale to which KUMAR calibrates.
     """
     arms = list(table.arm.unique())
     layers = sorted(table.layer.unique())
@@ -67,7 +67,7 @@ def layer_scales(report: pd.DataFrame) -> Figure:
     """Output std by layer on a logarithmic axis, before calibration and after.
 
     Args:
-        report: As `analysis.stack_report` gives.
+        report: The output of `analysis.stack_report`.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, (axes,) = subplots(1, 1, 6.4, 3.2)
@@ -81,9 +81,9 @@ def layer_scales(report: pd.DataFrame) -> Figure:
 
 
 def logit_histograms(outputs: Mapping[str, ArrayLike], limit: float = 2.0) -> Figure:
-    """Histograms of a layer's outputs, a panel an initialization, all from `-limit` to `limit`.
+    """Histograms of a layer's outputs from `-limit` to `limit`, one panel per initialization.
 
-    What lies beyond is counted at the edges.
+    The shares of the outputs beyond these limits are written at the edges.
 
     Args:
         outputs: Outputs of any shape, by arm.
@@ -115,7 +115,7 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
     """Measured output std against the predicted one, with the range over draws.
 
     Args:
-        table: As `analysis.first_layer_scales` or `analysis.stack_scales` gives.
+        table: The output of `analysis.first_layer_scales` or `analysis.stack_scales`.
     """
     deep = "layer" in table
     datasets = [""] if deep else list(table.dataset.unique())
@@ -125,7 +125,7 @@ def predicted_scale(table: pd.DataFrame) -> Figure:
             rows = table if deep else table[table.dataset == dataset]
             ends = [0.6 * rows.low.min(), 1.6 * rows.high.max()]
             axes.plot(ends, ends, color="#888888", lw=1)
-            # Fan-in has its own colour, and BL's scale that of BL.
+            # Fan-in has its own colour, and BL's scale has BL's colour.
             known = {"fan-in": COLORS["fan-in"], "0.5": COLORS["BL"]}
             unused = [color for color in COMPONENT_COLORS if color not in known.values()]
             others = cycle([*unused, "#444444"])

@@ -40,7 +40,7 @@ def dynamics(curves: pd.DataFrame) -> Figure:
     side, cut at the lowest and highest seed. Seeds that diverged are drawn dotted.
 
     Args:
-        curves: As `analysis.curves_table` gives.
+        curves: The output of `analysis.curves_table`.
     """
     with mpl.style.context(STYLE, after_reset=True):
         figure, (late, early) = subplots(1, 2, 9.2, 3.8, sharey=True)
@@ -64,10 +64,10 @@ def dynamics(curves: pd.DataFrame) -> Figure:
 
 
 def time_to_threshold(hits: pd.DataFrame) -> Figure:
-    """Gradient steps to the first hit of each threshold: a dot a seed, a bar at the median.
+    """Gradient steps to the first hit of each threshold: one dot per seed, a bar at the median.
 
     Args:
-        hits: As `analysis.first_hits` gives.
+        hits: The output of `analysis.first_hits`.
     """
     thresholds = list(hits.threshold.unique())
     arms = list(hits.arm.unique())
@@ -105,14 +105,15 @@ def time_to_threshold(hits: pd.DataFrame) -> Figure:
 def two_by_two(
     curves: pd.DataFrame, rows: Mapping[str, tuple[str, str]], columns: Sequence[str]
 ) -> Figure:
-    """Test error by step for two choices with two values each, a panel a combination.
+    """Test error by step for two choices with two values each, one panel per combination.
 
     Every panel shows its own seeds and their mean in colour, and the means of the other panels in
-    grey. Diverged seeds are dotted and left out of the mean, whose last value stands at its end.
+    grey. Diverged seeds are dotted and left out of the mean, whose last value is written in the
+    panel.
 
     Args:
-        curves: As `analysis.curves_table` gives, its arms being the variants.
-        rows: By title of the row, the variants of its two panels.
+        curves: The output of `analysis.curves_table`, with the variants as arms.
+        rows: The variants of the two panels of each row, by the row's title.
         columns: Titles of the columns.
     """
     variants = [variant for pair in rows.values() for variant in pair]
@@ -155,13 +156,13 @@ def two_by_two(
 
 
 def endpoints(runs: pd.DataFrame) -> Figure:
-    """Best and final test error by arm, over the seeds that trained; a dot a seed.
+    """Best and final test error by arm, over the seeds that trained, with one dot per seed.
 
     Boxes span the quartiles with whiskers to the extremes, the mean is a green triangle, the
-    median an orange line. Seeds that diverged are counted below their arm.
+    median an orange line. The number of seeds that diverged is given below their arm.
 
     Args:
-        runs: As `analysis.runs_table` gives.
+        runs: The output of `analysis.runs_table`.
     """
     arms = list(runs.arm.unique())
     lost = runs[runs.diverged].groupby("arm").seed.count()
@@ -198,14 +199,15 @@ def endpoints(runs: pd.DataFrame) -> Figure:
 
 
 def screen(curves: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Test error by epoch, and its measures seed by seed; a row of panels a data set.
+    """Test error by epoch, and its measures by seed, with one row of panels per data set.
 
-    Left, as in `dynamics`: mean and band over the seeds that trained, those that diverged dotted.
-    Right, for each measure: a dot a run that trained, a line a seed, a bar at the arm's median.
+    The left panel is as in `dynamics`: mean and band over the seeds that trained, diverged seeds
+    dotted. The right panel has, for each measure, one dot per run that trained, one line per seed
+    and a bar at each arm's median.
 
     Args:
-        curves: As `analysis.curves_table` gives.
-        runs: As `analysis.measures_table` gives.
+        curves: The output of `analysis.curves_table`.
+        runs: The output of `analysis.measures_table`.
     """
     datasets = list(runs.dataset.unique())
     with mpl.style.context(STYLE, after_reset=True):

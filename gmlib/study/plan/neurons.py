@@ -1,4 +1,4 @@
-"""Networks of finitely many neurons, of which GM layers are the limit."""
+"""Networks of finitely many neurons, whose limits are GM layers."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class NeuronLayer(nn.Module):
 def draw_neurons(
     layer: GaussianMixtureLayer, num_neurons: int, *, generator: Generator | None = None
 ) -> NeuronLayer:
-    """A layer of neurons drawn from the mixture of `layer`, equally many from each component.
+    """Draw a layer of neurons from the mixture of `layer`, equally many from each component.
 
     Args:
         layer: The GM layer.
-        num_neurons: Neurons in all, a multiple of the layer's components.
+        num_neurons: Total number of neurons, a multiple of the number of components.
         generator: Source of randomness; the global one by default.
 
     Raises:

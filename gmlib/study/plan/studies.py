@@ -27,7 +27,7 @@ TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Target standard deviations that KUMAR is tried with."""
 
 CALIBRATION_SIZES = (64, 256, 2048, 16384)
-"""Numbers of images that KUMAR is tried with."""
+"""Numbers of calibration images that KUMAR is tried with."""
 
 
 WIDE = 1055
@@ -38,8 +38,8 @@ def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]
     """Runs by variant: with and without each ingredient of KUMAR, and with others in its place.
 
     Args:
-        seeds: The same for all variants.
-        **settings: What else `RunConfig` takes, the same for all.
+        seeds: Seeds, the same for all variants.
+        **settings: Other settings of `RunConfig`, the same for all variants.
     """
     arms = ["BL", "BL+CAL", "FAN-IN", "KUMAR", "NOISE", "ANALYTIC", "LSUV", "ZERO-LAST"]
     return {ARMS[arm].label or arm: run_configs([arm], seeds, **settings) for arm in arms}
@@ -64,10 +64,10 @@ def beside_wide(
     """Runs of the note's arms, and of a dense network with one hidden layer of another width.
 
     Args:
-        seeds: The same for all.
+        seeds: Seeds, the same for all networks.
         wide: Hidden units of the other dense network.
         widths: Sizes of the hidden layers and the output of the note's arms.
-        **settings: What else `RunConfig` takes, the same for all.
+        **settings: Other settings of `RunConfig`, the same for all networks.
     """
     arms = ["FC", "BL", "KUMAR"]
     runs = {arm: run_configs([arm], seeds, widths=widths, **settings) for arm in arms}
@@ -90,10 +90,10 @@ def depths(
 
     Args:
         numbers: Numbers of layers.
-        seeds: The same for all.
+        seeds: Seeds, the same for all depths.
         hidden: Units of every layer but the last.
         outputs: Units of the last layer.
-        **settings: What else `RunConfig` takes, the same for all.
+        **settings: Other settings of `RunConfig`, the same for all depths.
 
     Raises:
         ValueError: If a value is not allowed; the message names it.
@@ -113,12 +113,12 @@ def depths(
 def neurons(
     numbers: Sequence[int], seeds: Sequence[int], **settings: Any
 ) -> dict[str, list[RunConfig]]:
-    """Runs of networks of neurons by their number, and of the GM layers they are drawn from.
+    """Runs of networks of neurons by number of neurons, and of the GM layers they are drawn from.
 
     Args:
-        numbers: Neurons of a layer, multiples of the number of components.
-        seeds: The same for all.
-        **settings: What else `RunConfig` takes, the same for all.
+        numbers: Numbers of neurons of a layer, multiples of the number of components.
+        seeds: Seeds, the same for all networks.
+        **settings: Other settings of `RunConfig`, the same for all networks.
     """
     runs = {
         f"{number:,} neurons": run_configs(["NEURONS"], seeds, num_neurons=number, **settings)
@@ -140,13 +140,13 @@ def budget(
     """Runs of dense networks and of GM stacks over a range of sizes.
 
     Args:
-        arms: How the GM stacks are initialized.
+        arms: Arms, which initialize the GM stacks.
         components: Numbers of components of a GM layer.
         hidden: Numbers of hidden units of a GM stack; 0 for a single layer.
-        dense_hidden: The same of a dense network; 0 for softmax regression.
-        seeds: The same for all.
+        dense_hidden: Numbers of hidden units of a dense network; 0 for softmax regression.
+        seeds: Seeds, the same for all networks.
         outputs: Units of the last layer.
-        **settings: What else `RunConfig` takes, the same for all.
+        **settings: Other settings of `RunConfig`, the same for all networks.
 
     Raises:
         ValueError: If a value is not allowed; the message names it.

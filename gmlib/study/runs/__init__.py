@@ -1,4 +1,4 @@
-"""Training, recorded: the ledger, what fills it, and what holds it to its word."""
+"""Recorded training: the ledger, the sweeps that fill it, and the checks of its records."""
 
 from gmlib.study.runs.ledger import Ledger, LedgerError
 from gmlib.study.runs.measurements import measure

@@ -1,4 +1,4 @@
-"""The ledger: one JSON file a record, written whole, never edited, checked whenever it is read."""
+"""The ledger: one JSON file per record, written atomically, never edited, checked when read."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from gmlib.study.runs.records import (
 
 __all__ = ["Fault", "Ledger", "LedgerError", "printable", "project_root"]
 
-_BY_LINE = ("curves", "movement", "value")  # keys of which each entry has a line
-_DRAFT_SECONDS = 3600.0  # nobody writes one file for so long
+_BY_LINE = ("curves", "movement", "value")  # keys whose entries have a line each
+_DRAFT_SECONDS = 3600.0  # no process writes one file for so long
 
 _MEASUREMENTS = "measurements"  # folder in the ledger
 _SET_ASIDE = "set-aside"  # folder beside the records
@@ -42,7 +42,7 @@ _AGAIN = "move it away and run the sweep again, or restore it from version contr
 
 
 class LedgerError(RuntimeError):
-    """A file of the ledger is not what it should be; the message names it and the cure."""
+    """A file of the ledger is invalid; the message names the file and the cure."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Fault:
         path: The file.
         reason: What is wrong, as a clause.
         cure: What to do, as a clause.
-        bad: Whether `Ledger.repair` sets the file aside. It leaves what a newer version wrote.
+        bad: Whether `Ledger.repair` sets the file aside. It leaves files of newer versions.
     """
 
     path: Path
@@ -66,14 +66,14 @@ class Fault:
 
 
 class Ledger:
-    """Records in a folder, each by the name that follows from what it is a record of.
+    """Records in a folder, each in a file named after its configuration.
 
-    That of a run is the file ``<run_id>.json``, with parameter snapshots beside it as
-    ``<run_id>.npz``. That of a measurement is ``measurements/<measurement_id>.json``. All appear
-    under their names only when they are complete.
+    The record of a run is ``<run_id>.json``, with parameter snapshots beside it in
+    ``<run_id>.npz``. The record of a measurement is ``measurements/<measurement_id>.json``. Files
+    appear under their names only when they are complete.
 
     Args:
-        folder: Where the records are; made when the first is written. By default the folder that
+        folder: Folder of the records, created when the first is written. By default the folder that
             the environment variable ``GMLIB_RESULTS`` names, else ``results`` in the project.
     """
 
@@ -86,7 +86,7 @@ class Ledger:
         return f"Ledger({str(self.folder)!r})"
 
     def path(self, config: RunConfig | MeasurementConfig) -> Path:
-        """Where the record of `config` is, or would be."""
+        """Return the path of the record of `config`, whether or not it exists."""
         if isinstance(config, MeasurementConfig):
             return self.folder / _MEASUREMENTS / f"{config.measurement_id}.json"
         return self.folder / f"{config.run_id}.json"
@@ -99,10 +99,10 @@ class Ledger:
     @overload
     def get(self, config: MeasurementConfig) -> MeasurementRecord | None: ...
     def get(self, config: RunConfig | MeasurementConfig) -> RunRecord | MeasurementRecord | None:
-        """The record of `config`, or None where there is none.
+        """Return the record of `config`, or None if there is none.
 
         Raises:
-            LedgerError: If the file is torn, was altered, or is not the record of `config`.
+            LedgerError: If the file is incomplete, was altered, or is not the record of `config`.
         """
         if config not in self:
             return None
@@ -120,15 +120,15 @@ class Ledger:
         return (_read(path, _parse_measurement) for path in files if path.suffix == ".json")
 
     def check(self) -> list[Fault]:
-        """What is wrong in the folder: every file is read, nothing is changed."""
+        """Read every file in the folder and return its faults; nothing is changed."""
         runs = _check(self.folder, _parse_run, {_SET_ASIDE, _MEASUREMENTS})
         return runs + _check(self.folder / _MEASUREMENTS, _parse_measurement, {_SET_ASIDE})
 
     def repair(self) -> list[tuple[Fault, Path]]:
-        """Move bad files, with what belongs to them, into the folder ``set-aside``; delete nothing.
+        """Move bad files, with their snapshots, into the folder ``set-aside``; delete nothing.
 
         Returns:
-            Each fault whose file was moved, and where the file is now.
+            Each fault whose file was moved, and the new path of the file.
 
         Raises:
             LedgerError: If a file cannot be moved.
@@ -147,10 +147,10 @@ class Ledger:
         return moved
 
     def put(self, record: RunRecord | MeasurementRecord) -> Path:
-        """Write `record`, unless the ledger has it: the first record of its name stays.
+        """Write `record`, unless the ledger already has a record of that name.
 
         Raises:
-            LedgerError: If the file cannot be written. Nothing is left of it, then.
+            LedgerError: If the file cannot be written. No part of it is left.
         """
         path = self.path(record.config)
         try:
@@ -179,7 +179,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check(folder: Path, parse: Callable[[Path], object], folders: Collection[str]) -> list[Fault]:
-    """What is wrong with the files beside some known folders."""
+    """Return the faults of the files in a folder; `folders` are allowed subfolders."""
     faults = []
     for path in _files(folder):
         if path.suffix == ".json":
@@ -201,7 +201,7 @@ def _check(folder: Path, parse: Callable[[Path], object], folders: Collection[st
 def _set_aside(path: Path) -> Path:
     aside = path.parent / _SET_ASIDE
     aside.mkdir(exist_ok=True)
-    # One number for a record and its snapshots, so that they stay together.
+    # A record and its snapshots get the same number, so that they stay together.
     files = [path]
     if path.suffix == ".json" and _exists(path.with_suffix(".npz")):
         files.append(path.with_suffix(".npz"))
@@ -232,9 +232,9 @@ def _write_snapshots(record: RunRecord, path: Path) -> dict[str, str] | None:
 
 
 def _clear_drafts(path: Path) -> None:
-    """Remove what somebody left behind who was killed while writing this record."""
+    """Remove drafts left by processes that were killed while writing this record."""
     for draft in path.parent.glob(f".{path.stem}-*.tmp"):
-        with suppress(OSError):  # somebody else's, who has just finished it, or a folder
+        with suppress(OSError):  # another process has just finished it, or it is a folder
             if _is_old(draft):
                 draft.unlink()
 
@@ -264,7 +264,7 @@ def _parse_measurement(path: Path) -> MeasurementRecord:
 
 
 def _parse(path: Path, kind: type[RunRecord] | type[MeasurementRecord]) -> dict[str, Any]:
-    """The content of a record whose digest fits, in the form of this version."""
+    """Check the digest of a record and return its content in the form of this version."""
     content = json.loads(_content(path).decode(), object_pairs_hook=_object)
     if not isinstance(content, dict):
         raise ValueError("it holds no JSON object")
@@ -276,7 +276,7 @@ def _parse(path: Path, kind: type[RunRecord] | type[MeasurementRecord]) -> dict[
     return current
 
 
-# RuntimeError is that of brackets nested too deep, and of archives compressed in other ways.
+# Brackets nested too deep and archives with unsupported compression raise RuntimeError.
 _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError),
     *(zipfile.BadZipFile, zlib.error),
@@ -284,7 +284,7 @@ _UNREADABLE = (
 
 
 def printable(text: str) -> str:
-    """The text with escapes for what is none: names of files may be any bytes."""
+    """Escape characters that cannot be encoded: names of files may be any bytes."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -303,7 +303,7 @@ def _closed(path: Path, error: OSError) -> LedgerError:
 
 
 def _exists(path: Path) -> bool:
-    """Whether something has this name, be it a link to nothing."""
+    """Whether the path exists, even as a broken link."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -314,21 +314,21 @@ def _exists(path: Path) -> bool:
 
 
 def _is_old(draft: Path) -> bool:
-    """Whether nobody can be at work on it. If it is of the future, a clock was wrong."""
-    with suppress(FileNotFoundError):  # it has just been finished
+    """Whether no process can still be writing the draft. A time far ahead is from a wrong clock."""
+    with suppress(FileNotFoundError):  # another process has just finished it
         return abs(time.time() - draft.lstat().st_mtime) > _DRAFT_SECONDS
     return False
 
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Keep others from writing records here meanwhile.
+    """Keep other processes from writing records to `folder` meanwhile.
 
-    Sweeps that do not share a lock, say in two containers, may end the same run at once: one's
-    record would come to lie beside the other's snapshots.
+    Sweeps that do not share a lock, for example in two containers, may end the same run at once.
+    The record of one would then lie beside the snapshots of the other.
     """
     with ExitStack() as stack:
-        with suppress(ImportError, OSError):  # not every system can, nor every file system
+        with suppress(ImportError, OSError):  # not every system or file system can
             import fcntl
 
             descriptor = os.open(folder, os.O_RDONLY)
@@ -338,11 +338,11 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _content(path: Path) -> bytes:
-    """What a file holds; a pipe or a device might never come to an end."""
+    """Read a file, refusing pipes and devices, which might never end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ValueError("it is no regular file")
-    return path.read_bytes()  # which says of a folder that it is one
+    return path.read_bytes()  # raises IsADirectoryError for a folder
 
 
 def _numbered(path: Path, number: int) -> str:
@@ -376,7 +376,7 @@ def _default_folder() -> Path:
 
 
 def project_root() -> Path | None:
-    """The checkout that the package is in, or that the working directory is in."""
+    """Return the checkout that contains the package or else the working directory, if any."""
     here = Path.cwd()
     for root in (Path(gmlib.__file__).parents[1], here, *here.parents):
         if (root / "pyproject.toml").exists() and (root / "gmlib").is_dir():
@@ -385,14 +385,14 @@ def project_root() -> Path | None:
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there completely or not at all."""
+    """Write a file so that it exists completely or not at all."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's files are for their owner only
+        os.chmod(name, 0o644)  # only the owner can read mkstemp's files
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -416,7 +416,7 @@ def _dump(content: dict[str, Any]) -> str:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    # What JSON has no word for, NaN, ends here: of nothing that holds it there is a digest.
+    # NaN, which JSON cannot represent, raises here: content with NaN has no digest.
     return _sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode())
 
 

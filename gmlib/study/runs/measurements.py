@@ -1,13 +1,13 @@
-"""Measurements: what is computed from data or networks without training, kept as runs are.
+"""Measurements: values computed from data or networks without training, recorded like runs.
 
-A function becomes a measurement by ``@measurement(version=1)``. Called, it computes. `measure`
-looks its value up in the ledger first, by the measurement's name, version and settings, and
-computes and records it only where it is missing::
+``@measurement(version=1)`` makes a function a measurement. Calling it computes the value. `measure`
+first looks up the value in the ledger by the measurement's name, version and settings, and computes
+and records it only if it is missing::
 
     errors = measure(Ledger("records"), monte_carlo_errors, config, [10, 100], 8)
 
-A change of what a function measures is a new version: the old value keeps its name and is not found
-any more.
+A change of what a function measures requires a new version: the old value keeps its name and is no
+longer found.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ R = TypeVar("R")
 
 
 class Load(Protocol):
-    """How a measurement gets its data: as by `datasets.load`."""
+    """A function that loads a measurement's data, such as `datasets.load`."""
 
     def __call__(self, name: str, standardize: str = "image") -> datasets.Dataset:
-        """The data set."""
+        """Return the data set."""
 
 
 class Measurement(Generic[P, R]):
-    """A function whose values can be recorded. Called, it computes.
+    """A function whose values can be recorded. Calling it computes a value.
 
     Args:
-        function: The function. If it needs data it has an argument ``load``, which is no setting.
-        version: Of what it measures.
+        function: The function. If it needs data, it has an argument ``load``, which is no setting.
+        version: Version of what the function measures.
     """
 
     def __init__(self, function: Callable[P, R], version: int) -> None:
@@ -59,14 +59,15 @@ class Measurement(Generic[P, R]):
         self.function = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The value, computed."""
+        """Compute the value."""
         return self.function(*args, **kwargs)
 
     def config(self, *args: P.args, **kwargs: P.kwargs) -> MeasurementConfig:
-        """What names the value of a call.
+        """Return the configuration that names the value of a call.
 
         Raises:
-            TypeError: If an argument is none that a record can hold, or does not fit the function.
+            TypeError: If a record cannot hold an argument, or an argument does not fit the
+                function.
         """
         bound = inspect.signature(self.function).bind(*args, **kwargs)
         bound.apply_defaults()
@@ -79,17 +80,18 @@ class Measurement(Generic[P, R]):
 
 
 MEASUREMENTS: dict[str, Measurement[..., Any]] = {}
-"""The measurements by name, each known as soon as the module that defines it is imported."""
+"""The measurements by name. Importing a module registers the measurements that it defines."""
 
 
 def measurement(version: int) -> Callable[[Callable[P, R]], Measurement[P, R]]:
-    """Make a function a measurement.
+    """Return a decorator that makes a function a measurement.
 
-    Its arguments are numbers, strings, configurations, records of runs with snapshots, or lists of
-    these; its value is a data frame, an array, a number, a string, or a mapping of such by name.
+    The function's arguments are numbers, strings, configurations, records of runs with snapshots,
+    or lists of these. Its value is a data frame, an array, a number, a string, or a mapping from
+    names to these.
 
     Args:
-        version: To be raised whenever the function's values change.
+        version: Version of the measurement, to be raised whenever the function's values change.
     """
 
     def register(function: Callable[P, R]) -> Measurement[P, R]:
@@ -104,41 +106,41 @@ def measurement(version: int) -> Callable[[Callable[P, R]], Measurement[P, R]]:
 
 
 def measure(ledger: Ledger, what: Measurement[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """The value of a measurement, from the ledger if it is there; computed and recorded if not.
+    """Return the value of a measurement from the ledger; compute and record it if it is missing.
 
     Args:
-        ledger: Where it is looked up and kept.
+        ledger: Ledger in which the value is looked up and stored.
         what: The measurement.
-        *args: Its arguments.
-        **kwargs: More of them.
+        *args: Positional arguments of the measurement.
+        **kwargs: Keyword arguments of the measurement.
 
     Raises:
-        LedgerError: If its record cannot be read or written.
-        DataError: If it has to be computed, and its data set cannot be had.
-        TypeError: If an argument is none that a record can hold.
+        LedgerError: If the record cannot be read or written.
+        DataError: If the value has to be computed, and its data set cannot be loaded.
+        TypeError: If a record cannot hold an argument.
     """
     config = what.config(*args, **kwargs)
     record = ledger.get(config)
     if record is None:
         record = _compute(what, config, args, kwargs)
         ledger.put(record)
-    value: R = record.value  # what was read and what was computed have one form
+    value: R = record.value  # read and computed values have the same form
     return value
 
 
 def recompute(
     record: MeasurementRecord, ledger: Ledger, load: Load = datasets.load
 ) -> MeasurementRecord:
-    """A recorded measurement, made anew.
+    """Compute a recorded measurement again.
 
     Args:
-        record: What is recorded.
-        ledger: Where the runs are that it was made of.
-        load: Where the data come from.
+        record: The record.
+        ledger: Ledger of the runs that were measured.
+        load: Function that loads data sets.
 
     Raises:
-        LedgerError: If this version of gmlib has no such measurement, or a run is missing or not
-            that of which it was made.
+        LedgerError: If this version of gmlib has no such measurement, or a run is missing or
+            differs from the one that was measured.
     """
     config = record.config
     what = MEASUREMENTS.get(config.name)
@@ -181,7 +183,7 @@ def _compute(
 
 
 def _to_setting(name: str, value: Any) -> Any:
-    """What stands for an argument in the record: JSON that tells one value from another."""
+    """Return the JSON form of an argument in the record, which distinguishes its values."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, Integral):
@@ -191,7 +193,7 @@ def _to_setting(name: str, value: Any) -> Any:
     if isinstance(value, RunConfig):
         return {"RunConfig": value.canonical()}
     if isinstance(value, RunRecord):
-        # Not by its configuration alone: trained elsewhere, it has other digits.
+        # The configuration is not enough: trained elsewhere, the run has other digits.
         return {"RunRecord": value.config.canonical(), "snapshots": _digest(value.snapshots)}
     if isinstance(value, Mapping):
         return {str(key): _to_setting(name, entry) for key, entry in value.items()}

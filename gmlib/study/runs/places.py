@@ -34,9 +34,9 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong with a run.
+    """The error of a run, as text.
 
-    As text: an exception of somebody else's code may not survive between processes.
+    Exceptions of other packages may not survive the transfer between processes.
     """
 
     reason: str
@@ -44,30 +44,30 @@ class Failure:
 
 
 Outcome = tuple[RunConfig, RunRecord | Failure]
-"""A run, and its record or what went wrong."""
+"""A run, and its record or failure."""
 
 
 class Place(ABC):
-    """Where runs are trained."""
+    """A place where runs are trained."""
 
     def prepare(self, configs: Sequence[RunConfig]) -> None:  # noqa: B027 (not all need to)
-        """Do what is done once, before the first run, and refuse what cannot work.
+        """Prepare once, before the first run, and refuse what cannot work.
 
         Raises:
             ValueError: If runs would have to share a process.
-            DataError: If a data set cannot be had.
+            DataError: If a data set cannot be loaded.
         """
 
     @abstractmethod
     def outcomes(self, configs: Sequence[RunConfig]) -> Generator[Outcome, None, None]:
-        """Train, and give each run's outcome when it ends; closed early, end what still runs."""
+        """Train and yield each run's outcome as it ends; closing early ends the remaining runs."""
 
 
 def choose_place(jobs: int | None, device: torch.device) -> Place:
-    """The place that the arguments of a sweep and ``joblib.parallel_config`` say.
+    """Return the place that a sweep's arguments and ``joblib.parallel_config`` select.
 
     Raises:
-        ValueError: If they say that a cluster shall train on this machine's accelerator.
+        ValueError: If they ask a cluster to train on this machine's accelerator.
     """
     backend, wanted = get_active_backend()
     on_cluster = isinstance(backend, BACKENDS.get("dask", ()))
@@ -79,10 +79,10 @@ def choose_place(jobs: int | None, device: torch.device) -> Place:
 
 
 def usable_device(device: torch.device | str) -> torch.device:
-    """The device, if PyTorch can use it here.
+    """Return the device, if PyTorch can use it on this machine.
 
     Raises:
-        ValueError: If it cannot.
+        ValueError: If PyTorch cannot use it.
     """
     try:
         return torch.empty(0, device=device).device
@@ -94,7 +94,7 @@ def usable_device(device: torch.device | str) -> torch.device:
 
 
 def _run(config: RunConfig, on_evaluation: Callable[[], object] | None = None) -> Outcome:
-    """Train in whatever process this is."""
+    """Train in the current process."""
     try:
         return config, train(config, on_evaluation)
     except Exception as error:
@@ -107,7 +107,7 @@ def _failure(error: Exception) -> Failure:
 
 
 class _Accelerator(Place):
-    """All seeds of a configuration as one program, one such program after the other."""
+    """Trains all seeds of a configuration as one program, one such program after another."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -129,7 +129,7 @@ class _Accelerator(Place):
 
 
 class _ThisMachine(Place):
-    """Each run in a process of one thread; the processes are joblib's."""
+    """Trains each run in a single-threaded process that joblib starts."""
 
     def __init__(self, backend: Any, jobs: int) -> None:
         self._backend, self._jobs = backend, jobs
@@ -143,7 +143,7 @@ class _ThisMachine(Place):
                 "hand over its record when it ends; use 'loky', the default, or 'dask'"
             )
         for name, standardize in sorted({(c.dataset, c.standardize) for c in configs}):
-            datasets.load(name, standardize)  # fetched once, here, where a download is seen
+            datasets.load(name, standardize)  # fetch once, here, where downloads are visible
 
     def outcomes(self, configs: Sequence[RunConfig]) -> Generator[Outcome, None, None]:
         if self._jobs == 1:
@@ -159,23 +159,23 @@ class _ThisMachine(Place):
                     initargs=(os.getpid(),),
                 )(joblib.delayed(_run)(config) for config in configs)
                 stack.callback(_abandon, outcomes)
-            for outcome in outcomes:  # noqa: UP028 (`yield from` would pass an exit on)
+            for outcome in outcomes:  # noqa: UP028 (`yield from` would forward GeneratorExit)
                 yield outcome
 
 
 def _abandon(outcomes: Generator[Outcome, None, None]) -> None:
     """Kill the processes of runs that are not done."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # joblib regrets the work that is lost
+        warnings.simplefilter("ignore")  # joblib warns about lost work
         outcomes.close()
 
 
 @contextmanager
 def _interrupts_kept_from_children() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C, which a terminal sends to them as well.
+    """Keep Ctrl-C, which a terminal sends to all its processes, from processes started meanwhile.
 
-    They are this process's to end. A blocked signal stays blocked in the processes that one
-    starts, from their first instruction on; here it arrives when it is unblocked.
+    This process ends them. A signal that is blocked here stays blocked in them from their first
+    instruction on. In this process it arrives when it is unblocked.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -189,7 +189,7 @@ def _interrupts_kept_from_children() -> Iterator[None]:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent, which may have been killed without a last word."""
+    """End this process soon after its parent, which may have been killed without notice."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -203,11 +203,11 @@ def _end_with(parent: int) -> None:
 
 
 class _Cluster(Place):
-    """Each run a task of its own for the workers of a `dask.distributed` scheduler.
+    """Trains each run as a task on the workers of a `dask.distributed` scheduler.
 
-    Not through `joblib.Parallel`, which would wait for ever for a task that dask gave up, and
-    which trains in the calling process if the cluster begins with one worker. Dask runs a task
-    again whose worker died, and gives work to workers that come later.
+    It does not use `joblib.Parallel`, which would wait forever for a task that dask gave up, and
+    which trains in the calling process if the cluster begins with one worker. Dask itself repeats
+    a task whose worker died, and gives work to workers that join later.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -242,7 +242,7 @@ class _Cluster(Place):
 
 
 def _run_on_worker(config: RunConfig) -> RunRecord | Failure:
-    """Train as a task of dask's, unless the worker does not fit, and only while it is wanted."""
+    """Train as a dask task, unless the worker is unsuitable; stop if the task is cancelled."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -260,7 +260,7 @@ def _run_on_worker(config: RunConfig) -> RunRecord | Failure:
 
 
 def _refuse_threads(workers: Mapping[str, int]) -> None:
-    """Raise if a worker has several threads: runs would share PyTorch's settings and randomness."""
+    """Raise if a worker has several threads: runs would share PyTorch's settings and generator."""
     for address, threads in workers.items():
         if threads != 1:
             raise ValueError(

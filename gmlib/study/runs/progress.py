@@ -1,4 +1,4 @@
-"""How far a sweep is: runs done, the last error, the time left."""
+"""Progress of a sweep: runs done, the last error, the time left."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["progress_bar"]
 
 
 class _Terminal(io.TextIOBase):
-    """The standard error, and in a notebook's kernel the terminal that started it as well.
+    """Standard error and, in a notebook's kernel, the terminal that started it as well.
 
-    A kernel sends its standard error to the notebook alone, where somebody who runs it with
-    papermill would not see how far it is.
+    A kernel sends its standard error only to the notebook, where somebody who runs it with
+    papermill would not see the progress.
     """
 
     def __init__(self) -> None:
@@ -39,16 +39,16 @@ class _Terminal(io.TextIOBase):
             stream.flush()
 
     def close(self) -> None:
-        super().close()  # flushes the streams, which have to be open for that
+        super().close()  # flushes the streams, which must still be open
         for stream in self._streams[1:]:
             stream.close()
 
 
 @contextmanager
 def progress_bar(configs: Sequence[RunConfig]) -> Iterator[Callable[[RunRecord], None]]:
-    """A bar over runs, and the function that is told of each when it is done.
+    """Show a progress bar over runs, and yield the function to call with each finished record.
 
-    The time left is estimated from epochs, of which runs may have different numbers.
+    The time left is estimated from epochs, since runs may differ in their number of epochs.
     """
     done = 0
 

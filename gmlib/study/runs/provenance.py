@@ -20,12 +20,13 @@ __all__ = ["cpu_model", "git_state", "provenance", "stamp"]
 
 
 def provenance(checksums: Mapping[str, Any], device: torch.device, runs: int) -> dict[str, Any]:
-    """Provenance of a record, as it is kept in the ledger.
+    """Return the provenance of a record, as the ledger stores it.
 
     Args:
-        checksums: Of the data set's files, by name; of several data sets, by theirs.
-        device: Where the run is trained.
-        runs: How many are trained there as one program.
+        checksums: Checksums of the data set's files by file name; for several data sets, these by
+            data set name.
+        device: Device on which the run is trained.
+        runs: Number of runs that are trained there as one program.
     """
     commit, dirty = git_state()
     return {
@@ -45,15 +46,15 @@ def provenance(checksums: Mapping[str, Any], device: torch.device, runs: int) ->
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the package's checkout and whether tracked files differ from it.
+    """Return the commit of the package's checkout and whether tracked files differ from it.
 
-    Both None where the package lies in no checkout, and, with a warning, where git is not there
-    or refuses.
+    Both are None if the package is not in a checkout or, with a warning, if git is missing or
+    fails.
     """
     root = Path(gmlib.__file__).parent
 
     def git(*arguments: str) -> str:
-        # Whoever owns the checkout: its code is running already.
+        # Trust any owner of the checkout, since its code is running already.
         command = ["git", "-c", "safe.directory=*", "-C", str(root), *arguments]
         environment = {**os.environ, "LC_ALL": "C"}
         return subprocess.run(
@@ -62,7 +63,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
     try:
         if not git("ls-files", "--", "__init__.py"):
-            return None, None  # installed inside somebody else's checkout
+            return None, None  # installed inside another project's checkout
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", "."))
     except FileNotFoundError:
         reason = "git is not installed"
@@ -75,7 +76,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def stamp() -> dict[str, str]:
-    """Commit of the package, with ", changed" where its files differ from it, and today's date."""
+    """Return the package's commit, with ", changed" if its files differ from it, and the date."""
     commit, dirty = git_state()
     return {
         "commit": f"{commit or 'unknown'}{', changed' * bool(dirty)}",

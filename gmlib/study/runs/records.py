@@ -1,4 +1,4 @@
-"""What the ledger keeps, and its form as JSON: runs, and measurements that need no training."""
+"""Records of the ledger and their JSON form: runs, and measurements that need no training."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ __all__ = [
 ]
 
 SCHEMA = 1
-"""Version of the records' form."""
+"""Version of the records' JSON form."""
 
 MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""By version, what makes the content of a record that of the next version. Files stay as they are.
+"""Functions by version that convert a record's content to the next version; files do not change.
 
-Whoever raises `SCHEMA` by one adds a migration from the version before.
+Raising `SCHEMA` by one requires a migration from the previous version.
 """
 
 
 class NewerRecordError(ValueError):
-    """A record that may well be sound, and is not for this version to judge."""
+    """A record was written by a newer version, so this version cannot tell whether it is valid."""
 
 
 def migrated(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a record of any version in the form of this one.
+    """Convert the content of a record of any version to the form of this version.
 
     Raises:
         NewerRecordError: If its version is newer than `SCHEMA`.
-        ValueError: If it has none, or one that never was.
+        ValueError: If it has no version, or one that never existed.
     """
     schema: Any = content.get("schema")
     sentence = f"its schema is {schema!r}, this version reads {SCHEMA}"
@@ -62,28 +62,28 @@ def migrated(content: dict[str, Any]) -> dict[str, Any]:
 
 
 CURVES = ("step", "test_error", "test_loss", "train_loss")
-"""Names of a record's curves, each a list with one entry an evaluation.
+"""Names of a record's curves, each a list with one entry per evaluation.
 
 ``step`` counts gradient steps; ``test_error`` is a fraction; the losses are mean cross-entropies
-in nats, ``train_loss`` over the batches since the evaluation before (NaN at step 0).
+in nats, ``train_loss`` over the batches since the previous evaluation (NaN at step 0).
 """
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run gave.
+    """The result of a run.
 
     Attributes:
         config: The configuration.
-        curves: By each name of `CURVES`, the values at the evaluated steps.
-        init_report: Output scale by layer at initialization, on the calibration inputs.
-        movement: By name of each parameter, its distance from the initialization at the evaluated
+        curves: Values at the evaluated steps, for each name in `CURVES`.
+        init_report: Output scale of each layer at initialization, on the calibration inputs.
+        movement: Distance of each parameter, by name, from its initialization at the evaluated
             steps, relative to its norm at initialization (NaN where that is zero), to five
-            digits. Empty in records that were made before it was measured.
-        wall_time: Seconds that training and evaluation took, loading of data excluded; of runs
-            that were trained together, each one's equal share.
+            digits. Empty in records made before the movement was measured.
+        wall_time: Seconds of training and evaluation, without loading of data. Runs that were
+            trained together have equal shares.
         provenance: Where and when the run was made, and with what.
-        snapshots: Parameters by name, each stacked over the initialization and the epochs' ends,
+        snapshots: Parameters by name, each stacked over the initialization and the ends of epochs,
             shape ``(epochs + 1, ...)``; empty unless the configuration asks for them.
     """
 
@@ -102,7 +102,7 @@ class RunRecord:
     OPTIONAL_KEYS: ClassVar = {"movement"}
 
     def to_json(self) -> dict[str, Any]:
-        """All but the snapshots, as an object that JSON can hold."""
+        """Return all but the snapshots as a JSON-serializable object."""
         content = {
             "schema": SCHEMA,
             "run_id": self.config.run_id,
@@ -122,15 +122,16 @@ class RunRecord:
     def from_json(
         cls, content: Mapping[str, Any], snapshots: Mapping[str, NDArray[np.float32]]
     ) -> RunRecord:
-        """The record that `to_json` gave, with its snapshots.
+        """Return the record with the content that `to_json` returned, and with its snapshots.
+
+        Content of an entirely different form raises other exceptions than those below.
 
         Raises:
-            NewerRecordError: If it has settings that this version does not know.
-            ValueError: If the content is not that of a run. Other exceptions of a content that is
-                of another form altogether.
+            NewerRecordError: If the record has settings that this version does not know.
+            ValueError: If the content is not that of a run.
         """
         unknown = set(content["config"]) - {field.name for field in fields(RunConfig)}
-        if unknown:  # to this version
+        if unknown:
             raise NewerRecordError(f"it has settings unknown here, {sorted(unknown)}")
         config = RunConfig.from_dict(content["config"])
         if config.run_id != content["run_id"]:
@@ -160,9 +161,9 @@ class MeasurementConfig:
     """What a measurement's value depends on.
 
     Attributes:
-        name: The measurement's.
-        version: Of what is measured.
-        settings: The arguments by name, as JSON has them.
+        name: Name of the measurement.
+        version: Version of the measurement.
+        settings: JSON form of the arguments, by name.
     """
 
     name: str
@@ -170,12 +171,12 @@ class MeasurementConfig:
     settings: Mapping[str, Any]
 
     def canonical(self) -> dict[str, Any]:
-        """The attributes as an object that JSON can hold."""
+        """Return the attributes as a JSON-serializable object."""
         return {"name": self.name, "version": self.version, "settings": dict(self.settings)}
 
     @property
     def measurement_id(self) -> str:
-        """Name of the value: what it is, for people, and a hash of `canonical`, for certainty."""
+        """Name of the value: a readable label, the version, and a hash of `canonical`."""
         text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         label = re.sub(r"[^a-z0-9]+", "-", self.name.lower())
@@ -184,12 +185,12 @@ class MeasurementConfig:
 
 @dataclass(frozen=True)
 class MeasurementRecord:
-    """What a measurement gave.
+    """The result of a measurement.
 
     Attributes:
-        config: What it is a value of.
-        value: A data frame, an array, a number, a string, or a mapping of such by name.
-        wall_time: Seconds that it took.
+        config: The measurement and its settings.
+        value: A data frame, an array, a number, a string, or a mapping from names to these.
+        wall_time: Seconds that the measurement took.
         provenance: Where and when it was made, and with what.
     """
 
@@ -202,10 +203,10 @@ class MeasurementRecord:
     OPTIONAL_KEYS: ClassVar[set[str]] = set()
 
     def to_json(self) -> dict[str, Any]:
-        """The record as an object that JSON can hold.
+        """Return the record as a JSON-serializable object.
 
         Raises:
-            TypeError: If the value is of another type.
+            TypeError: If the value is of an unsupported type.
         """
         return {
             "schema": SCHEMA,
@@ -218,11 +219,12 @@ class MeasurementRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MeasurementRecord:
-        """The record that `to_json` gave.
+        """Return the record with the content that `to_json` returned.
+
+        Content of an entirely different form raises other exceptions than those below.
 
         Raises:
-            ValueError: If the content is not that of a measurement. Other exceptions of a content
-                that is of another form altogether.
+            ValueError: If the content is not that of a measurement.
         """
         config = MeasurementConfig(**content["config"])
         if config.measurement_id != content["measurement_id"]:
@@ -246,7 +248,7 @@ def _wall_time(content: Mapping[str, Any]) -> float:
 
 
 def _curve_to_json(curve: list[float]) -> list[float | None]:
-    """JSON has no NaN and no infinity: a value that is not finite becomes null."""
+    """Replace values that are not finite by null, since JSON has no NaN and no infinity."""
     return [value if math.isfinite(value) else None for value in curve]
 
 
@@ -260,7 +262,7 @@ _DTYPES = ("bool", "int64", "float32", "float64", "str")
 
 
 def _value_to_json(value: Any) -> Any:
-    """A value by its kind, exactly: numbers in as many digits as tell them from others."""
+    """Return a value and its kind as JSON; numbers keep all digits needed to restore them."""
     if isinstance(value, pd.DataFrame):
         return {"table": {str(name): _array_to_json(value[name]) for name in value.columns}}
     if isinstance(value, np.ndarray):
@@ -299,7 +301,7 @@ def _array_to_json(values: Any) -> dict[str, Any]:
 
 
 def _float_to_json(number: np.floating[Any]) -> float | str:
-    """The shortest digits that tell a number of its precision; a word for what is none in JSON."""
+    """Return the shortest digits that identify a number of its type, or a word if not finite."""
     return float(str(number)) if np.isfinite(number) else str(number)
 
 

@@ -1,4 +1,4 @@
-"""Every run of the note from scratch, into a ledger of its own, held against the committed one.
+"""Train every run of the note from scratch into a new ledger, and compare with the committed one.
 
 Run as ``python -m gmlib.study.runs.reproduce``, or ``make reproduce``.
 """
@@ -26,7 +26,7 @@ _PROGRAM = "python -m gmlib.study.runs.reproduce"
 
 
 def agreement(ours: Sequence[RunRecord], committed: Sequence[RunRecord]) -> str:
-    """One line on how far two lists of records of the same runs are apart."""
+    """Describe in one line how far two lists of records of the same runs are apart."""
     identical = sum(
         all(np.array_equal(a.curves[name], b.curves[name], equal_nan=True) for name in a.curves)
         for a, b in zip(ours, committed, strict=True)
@@ -44,7 +44,7 @@ def agreement(ours: Sequence[RunRecord], committed: Sequence[RunRecord]) -> str:
 
 @contextmanager
 def _workers_of(scheduler: str | None) -> Iterator[None]:
-    """Let runs train on the workers of a dask scheduler, or here if there is none."""
+    """Train runs on the workers of a dask scheduler, or on this machine if there is none."""
     if scheduler is None:
         yield
         return
@@ -80,8 +80,8 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
         "--ledger",
         type=Path,
         default=Path("_build/reproduce"),
-        help="folder of the new records (default: %(default)s); where it holds them all, they are "
-        "trained anew, where it holds some, the others are",
+        help="folder of the new records (default: %(default)s); if it holds all runs, they are "
+        "trained again; if it holds some, the others are trained",
     )
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--jobs", type=int, help="processes at once (default: all processors)")
@@ -99,7 +99,7 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
         "--study",
         action="append",
         choices=STUDIES,
-        help="train this study alone; may be given several times (default: all)",
+        help="train only this study; may be given several times (default: all)",
     )
     options = parser.parse_args(arguments)
     studies = {name: STUDIES[name] for name in options.study or STUDIES}
@@ -108,13 +108,13 @@ def _reproduce(arguments: Sequence[str] | None) -> int:
     if ledger.folder.resolve() == committed.folder.resolve():
         parser.error(f"--ledger must not be the committed ledger {committed.folder}")
     try:
-        sweep([], ledger, options.jobs, options.device)  # before anything is removed
+        sweep([], ledger, options.jobs, options.device)  # checks jobs and device first
     except ValueError as error:
         parser.error(str(error))
     configs = [config for study in studies.values() for config in study]
     with _workers_of(options.scheduler):
         if all(config in ledger for config in configs):
-            for config in configs:  # and no others: with --study there may be some
+            for config in configs:  # only these: with --study there may be others
                 for suffix in (".json", ".npz"):
                     ledger.path(config).with_suffix(suffix).unlink(missing_ok=True)
         trained = sweep(configs, ledger, options.jobs, options.device)

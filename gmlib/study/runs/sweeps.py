@@ -1,4 +1,4 @@
-"""Many runs: train those that the ledger lacks, in parallel, and return the records of all."""
+"""Sweeps: train the runs that the ledger lacks, in parallel, and return the records of all."""
 
 from __future__ import annotations
 
@@ -36,30 +36,29 @@ def sweep(
     jobs: int | None = None,
     device: torch.device | str = "cpu",
 ) -> list[RunRecord]:
-    """Records of all `configs`, from the ledger where it has them and trained where it lacks them.
+    """Return the records of all `configs`, training the runs that the ledger lacks.
 
-    On the CPU each run trains in a process of one thread, and its record is in the ledger as soon
-    as it ends: a sweep that is interrupted goes on where it was. On an accelerator all seeds of a
-    configuration train in this process as one program, on stacked parameters. A progress bar on
-    the standard error shows runs done, the last one's test error and the time left.
+    On the CPU each run trains in a single-threaded process, and its record is in the ledger as soon
+    as it ends. An interrupted sweep therefore continues where it stopped. On an accelerator all
+    seeds of a configuration train in this process as one program, on stacked parameters. A progress
+    bar on standard error shows runs done, the last run's test error and the time left.
 
-    The processes are joblib's, so that ``joblib.parallel_config`` says where they run: on this
-    machine by default, and with ``"dask"`` on the workers of the cluster that a
-    ``dask.distributed.Client`` is connected to. Whatever the place, the ledger is here, and this
-    process writes to it. Of several sweeps on one ledger on one machine, one trains and the others
-    wait: they would take each other's processors, and train the same runs.
+    joblib starts the processes, and ``joblib.parallel_config`` selects where: on this machine by
+    default, or with ``"dask"`` on the workers of the cluster that a ``dask.distributed.Client`` is
+    connected to. In either case the ledger is on this machine, and this process writes to it. If
+    several sweeps on one machine use one ledger, one trains and the others wait. They would
+    otherwise compete for processors and train the same runs.
 
     Args:
         configs: The runs.
-        ledger: Where records are looked up and kept; the project's by default.
-        jobs: Processes at once; by default as many as joblib was told, or as there are
-            processors. A cluster uses all the workers that it has. The records do not depend on
-            it.
-        device: ``"cpu"``, or the accelerator, such as ``"cuda"``, that shall train the runs. The
-            records agree within rounding, and say where they were made.
+        ledger: Ledger in which records are looked up and stored; the project's by default.
+        jobs: Number of processes; by default joblib's setting, or else the number of processors.
+            A cluster uses all its workers. The records do not depend on `jobs`.
+        device: Device that trains the runs, ``"cpu"`` or an accelerator such as ``"cuda"``.
+            Records of different devices agree within rounding, and name their device.
 
     Returns:
-        The records, one a run, in the order of `configs`: configurations that name the same run
+        The records, one per run, in the order of `configs`. Configurations that name the same run
         count once.
 
     Raises:
@@ -67,7 +66,7 @@ def sweep(
         LedgerError: If a record cannot be read.
         ValueError: If `jobs` is not a positive integer, PyTorch has no such `device` here, or runs
             would have to share a process.
-        TypeError: If something else than a configuration is among `configs`.
+        TypeError: If `configs` contains anything but configurations.
         KeyboardInterrupt: If interrupted; the message says how many runs are recorded.
     """
     ledger = Ledger() if ledger is None else ledger
@@ -84,7 +83,7 @@ def sweep(
         missing = _look_up(unique.values(), ledger, records)
         if missing:
             with _alone(ledger.folder):
-                missing = _look_up(missing, ledger, records)  # while this waited, others trained
+                missing = _look_up(missing, ledger, records)  # others may have trained
                 with closing(_trained(missing, jobs, device)) as trained:
                     for record in trained:
                         ledger.put(record)
@@ -105,9 +104,9 @@ def sweep_by(
     jobs: int | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[Key, list[RunRecord]]:
-    """Records of groups of runs by the groups' names, as one `sweep`.
+    """Return the records of groups of runs by group name, from one `sweep`.
 
-    A run may belong to several groups. All else is as `sweep` has it.
+    A run may belong to several groups. All else is as in `sweep`.
     """
     configs = [config for own in groups.values() for config in own]
     records = {record.config.run_id: record for record in sweep(configs, ledger, jobs, device)}
@@ -117,7 +116,7 @@ def sweep_by(
 def _look_up(
     configs: Iterable[RunConfig], ledger: Ledger, records: dict[str, RunRecord]
 ) -> list[RunConfig]:
-    """Add to `records` what the ledger has, and return the configurations that it lacks."""
+    """Add the ledger's records to `records`, and return the configurations that it lacks."""
     missing = []
     for config in configs:
         record = ledger.get(config)
@@ -131,7 +130,7 @@ def _look_up(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Wait until no other sweep of this user trains into `folder` on this machine."""
-    # The number, not the name: in a container a user need not have one.
+    # The user's number, not name: in a container a user may have no name.
     owner = f"{getattr(os, 'getuid', int)()}:{folder.resolve()}"
     name = f"gmlib-{hashlib.sha256(owner.encode()).hexdigest()[:16]}.lock"
     path = Path(tempfile.gettempdir()) / name
@@ -144,7 +143,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: who waits for this file takes a new one
+        path.unlink(missing_ok=True)  # while held: waiting sweeps then lock a new file
         lock.release()
 
 
@@ -159,7 +158,7 @@ def _standing(configs: Collection[RunConfig], ledger: Ledger) -> str:
 def _trained(
     configs: Sequence[RunConfig], jobs: int | None, device: torch.device
 ) -> Generator[RunRecord, None, None]:
-    """The records of runs as these end, and after the last one an error if any has failed."""
+    """Yield the records of runs as they end, and raise after the last run if any failed."""
     if not configs:
         return
     place = choose_place(jobs, device)

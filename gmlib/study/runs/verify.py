@@ -1,4 +1,4 @@
-"""Records made again and held against what they say, to see whether it is true."""
+"""Verification of records: repeat runs and measurements and compare the results."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _FACTOR = 3.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of making a record again.
+    """The result of repeating what a record describes.
 
     Attributes:
-        what: The record, and how much of it was made again.
+        what: The record, and how much of it was repeated.
         holds: Whether the record can be true.
-        differs: What of it is farthest off, in relation to its band; empty if all is equal bit
-            for bit.
-        share: How far that is off at its worst, as a share of the band there.
+        differs: Name of the values that are farthest off relative to their tolerance; empty if all
+            are equal bit for bit.
+        share: Largest difference of these values, as a share of the tolerance there.
     """
 
     what: str
@@ -57,19 +57,19 @@ class Verdict:
         if not self.differs:
             return f"holds: {self.what}, bit for bit"
         verdict = "holds" if self.holds else "DOES NOT HOLD"
-        return f"{verdict}: {self.what}, {self.differs} is off by {self.share:.2g} of what may be"
+        return f"{verdict}: {self.what}, {self.differs} is off by {self.share:.2g} tolerances"
 
 
 def choose(
     ledger: Ledger, runs: int, arms: Sequence[str] | None = None, seed: int | None = None
 ) -> list[RunRecord]:
-    """Records drawn at random, all different.
+    """Draw records of runs at random, without replacement.
 
     Args:
-        ledger: Where from.
-        runs: How many; all of them if there are fewer.
-        arms: Of these arms, in turn; of any by default.
-        seed: Of the draw; by default another each time.
+        ledger: The ledger to draw from.
+        runs: Number of records; all of them if there are fewer.
+        arms: Arms to draw from, in turn; any arms by default.
+        seed: Seed of the draw; a different one each time by default.
 
     Raises:
         LedgerError: If the ledger has no record of an arm, or a record cannot be read.
@@ -92,12 +92,12 @@ def choose(
 def choose_measurements(
     ledger: Ledger, number: int, seed: int | None = None
 ) -> list[MeasurementRecord]:
-    """Measurements drawn at random, all different, of those that this version of gmlib makes.
+    """Draw at random, without replacement, measurements that this version of gmlib makes.
 
     Args:
-        ledger: Where from.
-        number: How many; all of them if there are fewer.
-        seed: Of the draw; by default another each time.
+        ledger: The ledger to draw from.
+        number: Number of records; all of them if there are fewer.
+        seed: Seed of the draw; a different one each time by default.
     """
     records = [
         record
@@ -110,17 +110,17 @@ def choose_measurements(
 
 
 def verify(record: RunRecord, epochs: int = 1, *, exact: bool = False) -> Verdict:
-    """Train the first epochs of a recorded run again, and hold the curves against the record.
+    """Train the first epochs of a recorded run again, and compare the curves with the record.
 
-    On the machine and at the commit that made a record they come out bit for bit. Elsewhere they
-    are rounded otherwise, and training carries such differences on. How far is found by training
-    again on inputs each moved by at most one unit in the last place, see `spread`; a record
-    holds if no curve of it is off by more than three times that anywhere.
+    On the machine and at the commit that made the record, the curves are equal bit for bit.
+    Elsewhere rounding differs, and training propagates the differences. `spread` measures how far,
+    by training again on inputs that are moved by at most one unit in the last place. A record
+    holds if none of its curves is off by more than three times the spread anywhere.
 
     Args:
         record: The record.
-        epochs: How many; all of the run's if it has fewer.
-        exact: Whether nothing but equality bit for bit will do.
+        epochs: Number of epochs; all of the run's if it has fewer.
+        exact: Whether to require equality bit for bit.
     """
     epochs = min(epochs, record.config.epochs)
     what = f"{record.config.run_id}, {epochs} of {record.config.epochs} epochs"
@@ -133,18 +133,19 @@ def verify(record: RunRecord, epochs: int = 1, *, exact: bool = False) -> Verdic
 def verify_measurement(
     record: MeasurementRecord, ledger: Ledger, *, exact: bool = False
 ) -> Verdict:
-    """Measure again what is recorded, and hold the values against the record.
+    """Repeat a recorded measurement, and compare the values with the record.
 
-    As `verify` does: bit for bit, or within three times what moving the data by one unit in the
-    last place does, and at least three thousandths of a value. Whole numbers and words are equal.
+    As in `verify`, values must be equal bit for bit or within a tolerance: three times the change
+    that moving the data by one unit in the last place causes, but at least three thousandths of a
+    value. Integers and strings must be equal.
 
     Args:
         record: The record.
-        ledger: Where it is from: it may be made of runs there.
-        exact: Whether nothing but equality bit for bit will do.
+        ledger: The ledger of the record, which has the runs that were measured, if any.
+        exact: Whether to require equality bit for bit.
 
     Raises:
-        LedgerError: If this version of gmlib does not measure that.
+        LedgerError: If this version of gmlib has no such measurement.
     """
     what = record.config.measurement_id
     found, recorded = _values(recompute(record, ledger)), _values(record)
@@ -159,7 +160,7 @@ def verify_measurement(
             other = _values(recompute(record, ledger, nudging))
             for name in floats:
                 apart = _distance(found[name], other[name])
-                # Of many values some happen to stay where they are: no less than is usual.
+                # Some of many values do not move by chance: their band is at least the median.
                 widest[name] = np.maximum(widest[name], np.maximum(apart, np.median(apart)))
         return widest
 
@@ -173,7 +174,7 @@ def _verdict(
     band: Callable[[], Mapping[str, Values]],
     exact: bool,
 ) -> Verdict:
-    """Whether what was found is what is recorded, or within three times a band around it."""
+    """Judge whether the values found are the recorded ones, or within three times a band."""
     names = [name for name in found if name in recorded]  # old records lack the movement
     different = [name for name in names if not _same(found[name], recorded[name])]
     if not different:
@@ -198,7 +199,7 @@ def _same(one: Values, other: Values) -> bool:
 
 
 def _values(record: MeasurementRecord) -> dict[str, Values]:
-    """The arrays of a measurement's value by name, as they are in the record."""
+    """Return the arrays of a recorded measurement's value, by name."""
     found: dict[str, Values] = {}
 
     def visit(name: str, value: Any) -> None:
@@ -224,15 +225,15 @@ def _load_nudged(
 
 
 def spread(record: RunRecord, repeats: int = _REPEATS) -> dict[str, NDArray[np.float64]]:
-    """How far rounding carries each curve of a run, by evaluation.
+    """Measure how far rounding moves each curve of a run, by evaluation.
 
-    The run is trained again on `nudged` inputs. The spread is the largest difference at this or
-    an earlier evaluation: at least one test image in the error, and a thousandth of the value in
-    all else. From where one of the runs has a loss that is not finite it is infinite.
+    The run is trained again on `nudged` inputs. The spread is the largest difference at this or an
+    earlier evaluation, but at least one test image for the error and a thousandth of the value for
+    all else. It is infinite from the first evaluation at which a run's loss is not finite.
 
     Args:
-        record: As `train` gave it on this machine.
-        repeats: How often to train.
+        record: A record that `train` returned on this machine.
+        repeats: Number of times to train again.
     """
     config = record.config
     dataset = datasets.load(config.dataset, config.standardize)
@@ -259,23 +260,23 @@ def _curves(record: RunRecord) -> dict[str, Values]:
 
 
 def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Absolute differences: zero between what is NaN in both, infinite where one alone is."""
+    """Return absolute differences: zero where both are NaN, infinite where only one is."""
     same = (one == other) | (np.isnan(one) & np.isnan(other))
     either = np.isnan(one) | np.isnan(other)
-    with np.errstate(invalid="ignore"):  # infinity less itself
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
         return np.where(same, 0.0, np.where(either, np.inf, np.abs(one - other)))
 
 
 def _share(
     one: NDArray[np.float64], other: NDArray[np.float64], band: NDArray[np.float64]
 ) -> float:
-    """The largest difference, as a share of the band; anything is within an infinite one."""
+    """Return the largest difference as a share of the band; an infinite band admits any."""
     distance = np.where(np.isinf(band), 0.0, _distance(one, other))
     shares = np.where(distance > 0.0, np.inf, 0.0)
     return float(np.divide(distance, band, out=shares, where=band > 0.0).max())
 
 
 def nudged(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Each of `values` as it is, or moved to the next number above or below, drawn at random."""
+    """Keep each value or move it to the next number above or below, at random."""
     direction = torch.randint(-1, 2, values.shape, generator=generator)
     return torch.nextafter(values, values + direction)
