@@ -110,3 +110,21 @@ def test_export_for_any_batch(kind, strict):
     for size in (1, 3, 9, 50):
         x = draw(size, 6, seed=size)
         assert_close(exported(x), network(x), rtol=1e-12, atol=1e-12)
+
+
+def test_export_to_onnx(kind):
+    pytest.importorskip("onnxscript", reason="torch.onnx needs onnxscript, which is not installed")
+    evaluation = pytest.importorskip("onnx.reference", reason="needs onnx, to run what it wrote")
+    network = make_network(kind, torch.float32)
+    program = torch.onnx.export(
+        network,
+        (draw(9, 6, dtype=torch.float32),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    exported = evaluation.ReferenceEvaluator(program.model_proto)
+    (name,) = exported.input_names
+    for size in (1, 3, 9, 50):
+        x = draw(size, 6, dtype=torch.float32, seed=size)
+        (out,) = exported.run(None, {name: x.numpy()})
+        assert_close(torch.from_numpy(out), network(x).detach(), rtol=1e-5, atol=1e-6)

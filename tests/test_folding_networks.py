@@ -211,15 +211,22 @@ class TestKeeps:
         assert converted is not network
 
     @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-    def test_its_being_a_module_like_any_other(self, way, kind, other, duplicate):
+    def test_its_being_copied(self, way, kind, other, duplicate):
         converted, x = way(make_network(kind)), draw(5, 6)
         twin = duplicate(converted)
         assert snapshot(twin) == snapshot(converted)
         assert type(twin[1]) is other.layer
         assert torch.equal(twin(x), converted(x))
+
+    def test_its_being_stored(self, way, kind, other, tmp_path):
+        converted, x = way(make_network(kind)), draw(5, 6)
+        torch.save(converted.state_dict(), tmp_path / "converted.pt")
+        stored = torch.load(tmp_path / "converted.pt", weights_only=True)
         fresh = make_network(other, seed=1)
-        fresh.load_state_dict(converted.state_dict())
+        fresh.load_state_dict(stored)
         assert torch.equal(fresh(x), converted(x))
+        with pytest.raises(RuntimeError, match=f"Missing key.*{kind.names['weights']}"):
+            make_network(kind).load_state_dict(stored)
 
     def test_its_being_trainable(self, way, kind, other):
         converted = way(stack(kind, 6, 5, 4))

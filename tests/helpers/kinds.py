@@ -44,6 +44,7 @@ def folded_reference(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor)
 
 
 def reference(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tensor:
+    """The same in affine coordinates."""
     return folded_reference(x, mu, sigma, *folded(mu, sigma, U, v))
 
 
