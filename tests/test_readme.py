@@ -14,9 +14,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_example_runs_elsewhere(tmp_path):
+@pytest.mark.parametrize("layer", ["GaussianMixtureLayer", "FoldedGaussianMixtureLayer"])
+def test_example_runs_elsewhere_with_either_layer(layer, tmp_path):
     [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in example.splitlines() if line]) == 5
+    example = example.replace("GaussianMixtureLayer", layer)
     result = subprocess.run(
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=True
     )
