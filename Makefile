@@ -48,7 +48,7 @@ notebooks: $(ENV) ## execute the notebooks in place, as they are committed
 reproduce: $(ENV) ## every run of the note from scratch, compared with the committed ledger
 	$(BIN)/python -m gmlib.study.runs.reproduce
 
-bench: $(ENV) ## the speed figures, as ratios within one run; STUDY=1 adds the main study
+bench: $(ENV) ## how fast it is, as ratios within one run; STUDY=1 adds the main study
 	$(BIN)/python benchmarks $(if $(STUDY),--study)
 
 torture: $(ENV) ## the tests that can try harder, for an hour or two; writes benchmarks/torture.json

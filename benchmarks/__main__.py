@@ -1,4 +1,4 @@
-"""The speed figures: `python benchmarks`, or `make bench`; `--study` adds a quarter of an hour.
+"""How fast it is: `python benchmarks`, or `make bench`; `--study` adds a quarter of an hour.
 
 What is measured replaces its part of benchmarks/speed.json, from which the book draws.
 """

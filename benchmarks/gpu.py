@@ -141,7 +141,7 @@ def together() -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print and keep; 1 if a test failed."""
-    figures: dict[str, Any] = {
+    found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__.partition("+")[0],
         "gmlib": __version__,
@@ -154,17 +154,17 @@ def main() -> int:
         wanted = [file for file in files if "cuda" in Path(file).read_text().lower()]
         command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda or CUDA or gpu", *wanted]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        figures["tests"] = done.stdout.strip().splitlines()[-1].strip("= ")
+        found["tests"] = done.stdout.strip().splitlines()[-1].strip("= ")
         print(done.stdout[-2000:])
         status = int(done.returncode not in (0, 5))
-    figures["steps_ms"] = {str(batch): steps(batch) for batch in (64, 1024)}
-    figures["largest_K"] = {name: largest(kind) for name, kind in KINDS.items()}
-    print("most components that fit:", figures["largest_K"])
+    found["steps_ms"] = {str(batch): steps(batch) for batch in (64, 1024)}
+    found["largest_K"] = {name: largest(kind) for name, kind in KINDS.items()}
+    print("most components that fit:", found["largest_K"])
     if lacking := missing(STUDIED):
         print(f"seeds as one program: not measured, without {', '.join(lacking)}")
     else:
-        figures["together"] = together()
-    text = json.dumps(figures, indent=1)
+        found["together"] = together()
+    text = json.dumps(found, indent=1)
     (ROOT / "benchmarks/gpu.json").write_text(text + "\n")
     return status
 

@@ -61,7 +61,7 @@ def keep_freed_memory() -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """What it was measured on."""
     return {
         "cpu": cpu_model(),
         "platform": f"{platform.system()} {platform.machine()}",

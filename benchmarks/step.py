@@ -107,11 +107,11 @@ def measure() -> dict[str, Any]:
     times = interleaved(paths)
 
     print(f"{'step of 64 images':<34}{'median':>9}{'quartiles':>20}{'bare products':>15}")
-    figures = {}
+    found = {}
     for name, values in times.items():
         ms = summary([1e3 * value for value in values])
         ratio = ratios(values, times[BARE])
-        figures[name] = {"ms": ms, "bare_products": ratio}
+        found[name] = {"ms": ms, "bare_products": ratio}
         spread = f"{ms['low']:.2f} to {ms['high']:.2f}"
         print(f"{name:<34}{ms['median']:>6.2f} ms{spread:>20}{ratio['median']:>15.2f}")
     print()
@@ -127,7 +127,7 @@ def measure() -> dict[str, Any]:
             f"required {required}{wish}"
         )
     profiles = {name: where_time_goes(paths[name]) for name in (OURS, FOLDED)}
-    return {"paths": figures, "ratios": held, "profiles": profiles}
+    return {"paths": found, "ratios": held, "profiles": profiles}
 
 
 def where_time_goes(step, count: int = 100) -> dict[str, float]:

@@ -40,7 +40,7 @@ class Claim:
         parameters: Further arguments of the metric.
         against: Parameters that differ for the arms compared with the first arm or, if there are
             none, for the first arm when it is compared with itself.
-        unit: Unit of the figures.
+        unit: Unit of the numbers.
         digits: Digits after the decimal point.
         stated: Text to print for the note, if its range would not express it.
         reading: What the note's words are taken to mean, if they give no figure.

@@ -1,4 +1,4 @@
-"""Tables of the statements: the note's figures beside measured results, and the verdicts.
+"""Tables of the statements: the note's numbers beside measured results, and the verdicts.
 
 No measured number is stored: each is computed from records when a table is made.
 """
@@ -26,7 +26,7 @@ __all__ = ["by_section", "details", "review", "statements", "summary", "table"]
 Comparison = pd.DataFrame | str
 """A table of the note's statements beside ours, or a sentence if there is nothing to compare."""
 
-_NO_FIGURES = "The note has no figures for these settings."
+_NO_NUMBERS = "The note has no numbers for these settings."
 
 
 def table(page: str, records: Runs) -> Comparison:
@@ -44,7 +44,7 @@ def table(page: str, records: Runs) -> Comparison:
     claims = [claim for claim in load() if page in claim.tables]
     studies = {claim.study for claim in claims}
     if not all(any(_is_of(record.config, study) for study in studies) for record in records):
-        return _NO_FIGURES
+        return _NO_NUMBERS
     source = _given(records)
     rows = []
     for claim in claims:

@@ -18,7 +18,7 @@ class Judgement:
     """A measured result, and the verdict on a statement.
 
     Args:
-        measured: The figures, as text.
+        measured: The numbers, as text.
         verdict: One of `VERDICTS`.
         interval: The 95 % interval, as text; empty if there is none.
         off: Distance of a mean from the note's range, as text.

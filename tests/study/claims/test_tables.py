@@ -182,7 +182,7 @@ def test_other_screens_are_not_held_against_the_note(
     settings: dict[str, Any], screened: Make
 ) -> None:
     records = [screened("KUMAR", 5, [4]), screened("BL", 5, [4], **settings)]
-    assert claims.table("init_screen", records) == "The note has no figures for these settings."
+    assert claims.table("init_screen", records) == "The note has no numbers for these settings."
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -204,7 +204,7 @@ def test_other_settings_are_not_held_against_the_note(
     page: str, settings: dict[str, Any], make_record: Make
 ) -> None:
     record = make_record("BL", epochs=20, **settings)
-    assert claims.table(page, [record]) == "The note has no figures for these settings."
+    assert claims.table(page, [record]) == "The note has no numbers for these settings."
 
 
 def test_settings_that_an_arm_does_not_use_do_not_count(record: Make) -> None:
