@@ -11,7 +11,7 @@ import shutil
 from typing import Any
 
 import torch
-from harness import interleaved, ratios, summary
+from harness import interleaved, keep_freed_memory, ratios, summary
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -104,6 +104,7 @@ def measure() -> dict[str, Any]:
         print("torch.compile needs a C++ compiler, and none is installed: not measured")
     for path in paths.values():
         path()  # compiles
+    keep_freed_memory()
     times = interleaved(paths)
 
     print(f"{'step of 64 images':<34}{'median':>9}{'quartiles':>20}{'bare products':>15}")
