@@ -122,7 +122,7 @@ def measure() -> dict[str, Any]:
         if not {up, down} <= times.keys():
             continue
         ratio = ratios(times[up], times[down])
-        held[f"{up} / {down}"] = ratio
+        held[f"{up} / {down}"] = {**ratio, "required": required, "target": target}
         wish = "" if target is None else f", target {target}"
         print(
             f"{up} / {down}: {ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}), "

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gmlib.study.analysis.text import Table, labelled
@@ -196,8 +197,16 @@ def step_table(speed: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def ratio_table(speed: Mapping[str, Any]) -> pd.DataFrame:
-    """Ratios of paths for which the step has required values, with quartiles over the rounds."""
-    return pd.DataFrame.from_dict(speed["step"]["ratios"], orient="index")
+    """Ratios of paths, with quartiles over the rounds, and what they are required to be.
+
+    A ratio to the bare products is to be at most the required value, any other at least. ``met``
+    says whether the median is: by the target, or by the required value alone.
+    """
+    table = pd.DataFrame.from_dict(speed["step"]["ratios"], orient="index")
+    sign = np.where(table.index.str.endswith("/ bare products"), 1.0, -1.0)
+    by = {name: sign * table["median"] <= sign * table[name] for name in ("target", "required")}
+    table["met"] = np.select([by["target"], by["required"]], ["target", "required"], "missed")
+    return table
 
 
 def scaling_table(speed: Mapping[str, Any]) -> pd.DataFrame:

@@ -132,7 +132,12 @@ def speed() -> dict[str, Any]:
                     "bare_products": {"low": 1.0, "median": 1.0, "high": 1.0},
                 },
             },
-            "ratios": {"gmlib / bare products": QUARTILES},
+            "ratios": {
+                "gmlib / bare products": {**QUARTILES, "required": 3.0, "target": 2.0},
+                "plain / gmlib": {**QUARTILES, "required": 1.5, "target": None},
+                "compiled / gmlib": {**QUARTILES, "required": 2.1, "target": 3.0},
+                "gmlib, folded / bare products": {**QUARTILES, "required": 2.0, "target": 1.5},
+            },
         },
         "scaling": {
             "K": {"values": [4, 8], "ms": [{"median": 1.0}, {"median": 1.9}], "exponent": 0.93},
@@ -146,7 +151,9 @@ def test_tables_of_speed(speed: dict[str, Any]) -> None:
     steps = benchmarks.step_table(speed)
     assert list(steps.index) == ["bare products", "gmlib"]  # the quickest first
     assert steps.loc["gmlib"].to_dict() == {**QUARTILES, "ms": 4.0}
-    assert benchmarks.ratio_table(speed).loc["gmlib / bare products", "high"] == 2.2
+    ratios = benchmarks.ratio_table(speed)
+    assert ratios.loc["gmlib / bare products", "high"] == 2.2
+    assert list(ratios.met) == ["target", "required", "missed", "required"]
     scaling = benchmarks.scaling_table(speed)
     assert scaling.to_dict("list") == {
         "size": ["K", "K", "d"],
