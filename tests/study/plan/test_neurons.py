@@ -274,9 +274,12 @@ def test_only_neurons_have_a_rate_that_grows_with_their_number() -> None:
     assert group["lr"] == pytest.approx(0.2 * 60 / 5)
     assert list(map(id, group["params"])) == list(map(id, parameters.values()))
     parameters = {"0.mu": torch.zeros(3), "0.sigma": torch.zeros(2)}
-    for arm in ("KUMAR", "FC", "package.module:function"):
+    for arm in ("KUMAR", "package.module:function"):
         rest, sigma = training._parameter_groups(parameters, RunConfig(arm, 0, **settings))
         assert (rest["lr"], sigma["lr"]) == (0.2, 0.7)
+    parameters = {"0.weight": torch.zeros(3), "0.bias": torch.zeros(2)}
+    (group,) = training._parameter_groups(parameters, RunConfig("FC", 0, **settings))
+    assert group["lr"] == 0.2
 
 
 # --- The arm -------------------------------------------------------------------------------------
