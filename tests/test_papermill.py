@@ -83,7 +83,7 @@ def test_the_screen_on_another_data_set(tmp_path, skip_or_fail):
     assert len(list((tmp_path / "ledger").iterdir())) == 2
     assert "Fashion-MNIST, KUMAR" in texts[1]
     assert not any("MNIST" in text.replace("Fashion-MNIST", "") for text in texts)
-    assert "no figures for these settings" in texts[-1]
+    assert "no numbers for these settings" in texts[-1]
 
 
 def test_the_budget_at_other_sizes(tmp_path):

@@ -120,7 +120,7 @@ def movement(table: pd.DataFrame) -> Figure:
                 "A": ("--", "covariances A"),
                 "w": ("-.", "means w"),
             }.items()
-            if name in set(table.parameter)
+            if name in (set(table.parameter) or {"U", "v"})
         },
     }
     rows = table[table.step > 0]
