@@ -110,18 +110,14 @@ def movement(table: pd.DataFrame) -> Figure:
         table: As `analysis.movement_table` gives.
     """
     layers = sorted(table.layer.unique()) or [1]
+    readouts = {
+        ("U", "v"): {"U": ("-", "weights U"), "v": (":", "offsets v")},
+        ("A", "w"): {"A": ("--", "covariances A"), "w": ("-.", "means w")},
+    }
+    moved = [own for names, own in readouts.items() if {*names} & {*table.parameter}]
     kinds = {
         "clouds": {"mu": ("-", "means μ"), "sigma": (":", "deviations σ")},
-        "readouts": {
-            name: style
-            for name, style in {
-                "U": ("-", "weights U"),
-                "v": (":", "offsets v"),
-                "A": ("--", "covariances A"),
-                "w": ("-.", "means w"),
-            }.items()
-            if name in (set(table.parameter) or {"U", "v"})
-        },
+        "readouts": {k: v for own in moved or [readouts["U", "v"]] for k, v in own.items()},
     }
     rows = table[table.step > 0]
     arms = list(rows.arm.unique())
