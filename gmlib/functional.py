@@ -135,8 +135,8 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
         terms of lower order. `A` is read once in forward, and in backward only for the gradient in
         `x`; its gradient is written once. There is no other pass over ``K C d`` numbers. Kept for
         the backward are the inputs and ``K (B C + 5 B)`` numbers, of 4 bytes in float32. A batch
-        goes through in blocks as in :func:`gm_layer`. What is said there of derivatives, transforms, compilation, export
-        and autocast holds here, too.
+        goes through in blocks as in :func:`gm_layer`. What is said there of derivatives,
+        transforms, compilation, export and autocast holds here, too.
 
         On the way to the gradients in `sigma` and `x` is :math:`Ax/t^2`, which overflows where a
         deviation `t` is not zero, but below some :math:`10^{-19}\sqrt{|Ax|}`
