@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmlib._function import LayerFunction, filled, have_tangents, without_autocast
+from gmlib._function import LayerFunction, filled, have_tangents, is_transformed, without_autocast
 from gmlib._moments import moment_gradients, moments
 
 __all__ = ["DualGMLayer", "GMLayer", "mean_readout"]
@@ -123,7 +123,7 @@ def _gradients(
         scale, row, column = variance.unsqueeze(1), gF.unsqueeze(-1), mu.unsqueeze(1)
         # Fresh memory can cost more than the product. But what is in place can't be differentiated
         # again, and under vmap would go through one item at a time.
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        if torch.is_grad_enabled() or is_transformed():
             dU = torch.addcmul(P * scale, row, column)
         else:
             dU = P.mul_(scale).addcmul_(row, column)

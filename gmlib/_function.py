@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["LayerFunction", "autocasts", "filled", "have_tangents", "without_autocast"]
+__all__ = [
+    "LayerFunction",
+    "autocasts",
+    "filled",
+    "have_tangents",
+    "is_transformed",
+    "without_autocast",
+]
 
 
 class LayerFunction(torch.autograd.Function):
@@ -35,6 +42,11 @@ def autocasts(x: Tensor) -> bool:
     """Whether autocast is on for the device of a tensor."""
     device = x.device.type
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def without_autocast(grad: Tensor) -> AbstractContextManager[object]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar, overload
 
 import torch
@@ -140,7 +141,10 @@ def _measure_joined(
         report[name] = LayerScale(name, before, scale, after)
         return output
 
-    handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers.values()]
+    handles = [
+        layer.register_forward_hook(hook, with_kwargs=True, prepend=True)
+        for layer in layers.values()
+    ]
     try:
         with _evaluation_mode(module):
             module(inputs)
@@ -189,16 +193,19 @@ def check_writable(module: nn.Module, *, readouts_alone: bool = False) -> None:
 
 
 def check_readouts(module: nn.Module) -> None:
-    """Raise unless every GM layer has a readout of its own, which can be rescaled."""
+    """Raise unless every GM layer has a readout of its own, which can be rescaled or folded."""
     check_writable(module, readouts_alone=True)
     readouts = {tensor for layer in gm_layers(module).values() for tensor in layer.readout}
     holders: dict[Tensor, str] = {}
     for prefix, child in module.named_modules():  # each once, under however many names
-        for name, tensor in child.named_parameters(prefix, recurse=False, remove_duplicate=False):
+        options = {"prefix": prefix, "recurse": False, "remove_duplicate": False}
+        for name, tensor in chain(
+            child.named_parameters(**options), child.named_buffers(**options)
+        ):
             first = holders.setdefault(tensor, name)
             if first != name and tensor in readouts:
                 raise ValueError(
-                    f"{first!r} and {name!r} are one tensor: no scale of it is right for both"
+                    f"{first!r} and {name!r} are one tensor: a readout has to be its layer's own"
                 )
 
 
@@ -262,7 +269,7 @@ def restored_on_error(
     saved = [
         (parameter, parameter.detach().clone())
         for layer in gm_layers(module).values()
-        for parameter in layer.parameters()
+        for parameter in chain(layer.parameters(), layer.buffers())
     ]
     try:
         yield

@@ -30,6 +30,7 @@ coefficients of regression. The functions are the same; what gradient descent do
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -37,7 +38,7 @@ from torch import Tensor
 
 from gmlib._affine import DualGMLayer, GMLayer, mean_readout
 from gmlib._folded import DualFoldedLayer, FoldedLayer
-from gmlib._function import LayerFunction, autocasts
+from gmlib._function import LayerFunction, autocasts, is_transformed
 from gmlib._moments import relu_moments
 from gmlib._validation import check_alike, check_dtype, check_tensors
 
@@ -181,6 +182,9 @@ def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tenso
         (2.0, 2.0)
     """
     _check_readout({"mu": mu, "sigma": sigma, "U": U, "v": v})
+    if autocasts(mu):
+        with torch.autocast(mu.device.type, enabled=False):
+            return fold(mu, sigma, U, v)
     K = len(U)
     return U * (sigma.square() / K).unsqueeze(1), (mean_readout(U, mu) + v) / K
 
@@ -202,14 +206,20 @@ def unfold(mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> tuple[Tensor, Ten
         ``(U, v)``, of the shapes of `A` and `w`; differentiable.
 
     Raises:
-        ValueError: If the shapes do not fit together, or `A` is not zero where `sigma` is.
+        ValueError: If the shapes do not fit together, `A` is not zero where `sigma` is, or a finite
+            `A` has no finite `U`.
         TypeError: If the dtypes differ or are neither float32 nor float64.
 
+    Warns:
+        UserWarning: If rounding changes `w` by more than a thousandth of its largest entry.
+
     Notes:
-        `U` has the relative accuracy of `A`. `v` is a difference of numbers that may be
-        large where a `sigma` is small: its error is up to ``d`` roundings of the largest
-        :math:`|U_{ci}\mu_i|`. The layer's outputs do not suffer from it, since `U` and `v` enter
-        them as :math:`U\mu + v`.
+        `U` has the relative accuracy of `A`. `v` is a difference of numbers that are large where a
+        `sigma` is small beside its `A`, as training in folded coordinates may make it: its error is
+        up to ``d`` roundings of the largest :math:`|U_{ci}\mu_i|`, and the layer's outputs have
+        that error times `F`. A network in float64 has digits to spare. Neither the refusals nor the
+        warning work where values are not known: on the meta device, under `torch.func`'s transforms
+        and while compiling.
 
     Examples:
         >>> mu, sigma = torch.ones(2, 3), torch.full((2, 3), 2.0)
@@ -218,15 +228,16 @@ def unfold(mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> tuple[Tensor, Ten
         (1.0, 1.0)
     """
     _check_readout({"mu": mu, "sigma": sigma, "A": A, "w": w})
+    if autocasts(mu):
+        with torch.autocast(mu.device.type, enabled=False):
+            return unfold(mu, sigma, A, w)
     K, variance = len(A), sigma.square().unsqueeze(1)
     still = variance == 0.0
-    if not A.is_meta and bool((still & (A != 0.0)).any()):
-        k, _, i = (still & (A != 0.0)).nonzero()[0].tolist()
-        raise ValueError(
-            f"sigma[{k}, {i}] is zero (or its square is) and A[{k}, :, {i}] is not: no U has this A"
-        )
     U = K * A / torch.where(still, 1.0, variance)
-    return U, K * w - mean_readout(U, mu)
+    mean = mean_readout(U, mu)
+    if not (A.is_meta or is_transformed() or torch.compiler.is_compiling()):
+        _check_unfolded(still & (A != 0.0), A, U, K * w, mean)
+    return U, K * w - mean
 
 
 def gm_layer_monte_carlo(
@@ -284,6 +295,26 @@ def gm_layer_monte_carlo(
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _check_unfolded(impossible: Tensor, A: Tensor, U: Tensor, w: Tensor, mean: Tensor) -> None:
+    """Raise where no U has this A, and warn where v loses what w is."""
+    if impossible.any():
+        k, _, i = impossible.nonzero()[0].tolist()
+        raise ValueError(
+            f"sigma[{k}, {i}] is zero (or its square is) and A[{k}, :, {i}] is not: no U has this A"
+        )
+    overflow = A.isfinite() & ~U.isfinite()
+    if overflow.any():
+        k, _, i = overflow.nonzero()[0].tolist()
+        raise ValueError(f"sigma[{k}, {i}] is too small for A[{k}, :, {i}]: U overflows")
+    lost = torch.finfo(A.dtype).eps * mean.abs().max()
+    if lost > 1e-3 * w.abs().max():
+        warnings.warn(
+            f"rounding changes the mean readouts, up to {w.abs().max():.2g}, by up to {lost:.2g}: "
+            "some sigma is small beside its A; unfold in float64",
+            stacklevel=3,
+        )
 
 
 def _in_blocks(

@@ -32,7 +32,7 @@ from gmlib._scale import (
     restored_on_error,
 )
 from gmlib._validation import check_positive
-from gmlib.layer import MixtureLayer
+from gmlib.layer import FoldedGaussianMixtureLayer, MixtureLayer
 
 __all__ = [
     "LayerScale",
@@ -67,8 +67,8 @@ def baseline_(
         generator: Source of randomness; the global one by default.
 
     Raises:
-        ValueError: If `gamma` is not positive and finite, or `module` holds no GM layer or one
-            with a computed parameter. `module` is then as it was.
+        ValueError: If `gamma` is not positive and finite, `module` holds no GM layer or one with a
+            computed parameter, or a folded one's readout is shared. `module` is then as it was.
 
     Examples:
         >>> from gmlib import GaussianMixtureLayer
@@ -106,8 +106,8 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         generator: Source of randomness; the global one by default.
 
     Raises:
-        ValueError: If `module` holds no GM layer or one with a computed parameter. `module` is
-            then as it was.
+        ValueError: If `module` holds no GM layer or one with a computed parameter, or a folded
+            one's readout is shared. `module` is then as it was.
 
     Examples:
         >>> from gmlib import GaussianMixtureLayer
@@ -385,6 +385,8 @@ def _draw(
 ) -> None:
     """Reset every layer, at a scale of its own."""
     layers = gm_layers(module).values()
+    if any(isinstance(layer, FoldedGaussianMixtureLayer) for layer in layers):
+        check_readouts(module)  # a readout of two layers would be folded by both
     for layer in layers:
         layer._draw(scale(layer), generator)
     # Only now: layers may share a mu or sigma, which the last of them to be drawn has set.

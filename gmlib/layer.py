@@ -218,9 +218,10 @@ class FoldedGaussianMixtureLayer(MixtureLayer):
 def fold(module: Module) -> Module:
     """A copy of a network with its GM layers in folded coordinates, which computes the same.
 
-    Layers keep their place, names of `mu` and `sigma`, hooks, mode, device, dtype and what needs a
-    gradient; a layer that is used twice in the network is so in the copy. Layers that are folded
-    already, and all other modules, are copied as they are. Fold before an optimizer is made.
+    Layers keep their place, names of `mu` and `sigma`, module hooks, mode, device, dtype and what
+    needs a gradient; a layer that is used twice in the network is so in the copy. Layers that are
+    folded already, and all other modules, are copied as they are. Hooks of tensors are not copied.
+    Fold before an optimizer is made, or anything else that holds on to parameters.
 
     Args:
         module: A GM layer, or a network that contains some.
@@ -231,7 +232,8 @@ def fold(module: Module) -> Module:
     Raises:
         ValueError: If `module` holds no GM layer, or one whose parameters are computed from other
             tensors or whose readout is shared with another module.
-        TypeError: If a layer is of a subclass, of which it is not known what it adds.
+        TypeError: If a layer is of a subclass, of which it is not known what it adds, or its
+            parameters are neither float32 nor float64.
 
     Examples:
         >>> network = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), GaussianMixtureLayer(4, 3, 2))
@@ -282,18 +284,25 @@ def _converted(module: Module, origin: type[MixtureLayer], target: type[MixtureL
         if type(layer) is origin:
             try:
                 readout = convert(layer.mu, layer.sigma, *layer.readout)
+                for old, new, tensor in zip(
+                    origin.readout_names, target.readout_names, readout, strict=True
+                ):
+                    _replace(layer, old, new, tensor)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"GM layer {name!r}: {error}") from None
-            for old, new, tensor in zip(
-                origin.readout_names, target.readout_names, readout, strict=True
-            ):
-                before = getattr(layer, old)
-                persistent = old not in layer._non_persistent_buffers_set
-                delattr(layer, old)
-                # What is left, hooks and all, stays with the object: it only changes its kind.
-                if isinstance(before, nn.Parameter):
-                    layer.register_parameter(new, nn.Parameter(tensor, before.requires_grad))
-                else:
-                    layer.register_buffer(new, tensor, persistent=persistent)
+            except KeyError as error:  # a name that the layer has for something else
+                raise ValueError(f"GM layer {name!r}: {error.args[0]}") from None
+            # What is left, hooks and all, stays with the object: it only changes its kind.
             layer.__class__ = target
     return converted
+
+
+def _replace(layer: nn.Module, old: str, new: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer, under a name of its own."""
+    before = getattr(layer, old)
+    persistent = old not in layer._non_persistent_buffers_set
+    delattr(layer, old)
+    if isinstance(before, nn.Parameter):
+        layer.register_parameter(new, nn.Parameter(tensor, before.requires_grad))
+    else:
+        layer.register_buffer(new, tensor.requires_grad_(before.requires_grad), persistent)
