@@ -127,7 +127,7 @@ def test_a_buffer_keeps_whether_it_needs_a_gradient():
 def test_a_name_that_is_taken_is_told_with_the_layer():
     layer = GaussianMixtureLayer(4, 4, 2)
     layer.register_buffer("w", torch.ones(3))
-    with pytest.raises(ValueError, match="^GM layer 'inner': attribute 'w' already exists$"):
+    with pytest.raises(ValueError, match=r"^GM layer 'inner': attribute 'w' already exists$"):
         fold(nn.ModuleDict({"inner": layer}))
 
 
