@@ -36,7 +36,7 @@ class LayerScale:
     Attributes:
         name: Name of the layer within the network, as in `named_modules`.
         std_before: Standard deviation of the outputs before the rescaling.
-        scale: Factor that `U` and `v` were multiplied by; 1 where nothing was rescaled.
+        scale: Factor that the readout was multiplied by; 1 where nothing was rescaled.
         std_after: Standard deviation of the outputs after it, measured.
 
     Examples:

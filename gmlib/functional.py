@@ -102,13 +102,7 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         >>> gm_layer(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
         torch.Size([5, 4])
     """
-    check_tensors({"x": x, "mu": mu, "sigma": sigma, "U": U, "v": v})
-    if autocasts(x):
-        with torch.autocast(x.device.type, enabled=False):
-            return gm_layer(*map(_at_least_float32, (x, mu, sigma, U, v)))
-    _check_layer(x, {"mu": mu, "sigma": sigma, "U": U, "v": v})
-    function = GMLayer if torch.compiler.is_compiling() else DualGMLayer
-    return _in_blocks(function, x, mu, sigma, U, v)
+    return _evaluated(GMLayer, DualGMLayer, x, {"mu": mu, "sigma": sigma, "U": U, "v": v})
 
 
 def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> Tensor:
@@ -148,13 +142,7 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
         >>> gm_layer_folded(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
         torch.Size([5, 4])
     """
-    check_tensors({"x": x, "mu": mu, "sigma": sigma, "A": A, "w": w})
-    if autocasts(x):
-        with torch.autocast(x.device.type, enabled=False):
-            return gm_layer_folded(*map(_at_least_float32, (x, mu, sigma, A, w)))
-    _check_layer(x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
-    function = FoldedLayer if torch.compiler.is_compiling() else DualFoldedLayer
-    return _in_blocks(function, x, mu, sigma, A, w)
+    return _evaluated(FoldedLayer, DualFoldedLayer, x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
 
 
 def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -317,17 +305,31 @@ def _check_unfolded(impossible: Tensor, A: Tensor, U: Tensor, w: Tensor, mean: T
         )
 
 
-def _in_blocks(
-    function: type[LayerFunction], x: Tensor, mu: Tensor, sigma: Tensor, weights: Tensor, w: Tensor
+def _evaluated(
+    function: type[LayerFunction],
+    dual: type[LayerFunction],
+    x: Tensor,
+    parameters: Mapping[str, Tensor],
 ) -> Tensor:
-    """A function of a matrix of inputs, for inputs of any leading shape."""
+    """A layer's function on inputs of any leading shape, in float32 at least.
+
+    `dual` is the function with forward mode, which cannot be compiled.
+    """
+    check_tensors({"x": x, **parameters})
+    if autocasts(x):
+        with torch.autocast(x.device.type, enabled=False):
+            wide = {name: _at_least_float32(tensor) for name, tensor in parameters.items()}
+            return _evaluated(function, dual, _at_least_float32(x), wide)
+    _check_layer(x, parameters)
+    values = tuple(parameters.values())
+    *_, weights, offsets = values
     if torch.compiler.is_compiling():  # it would fix the number of blocks
-        out = function.apply(x.reshape(-1, x.shape[-1]), mu, sigma, weights, w)[0]
-    elif x.ndim == 2 and len(x) * w.numel() <= _BLOCK:  # as below, at less expense
-        return function.apply(x, mu, sigma, weights, w)[0]  # type: ignore[no-any-return]
+        out = function.apply(x.reshape(-1, x.shape[-1]), *values)[0]
+    elif x.ndim == 2 and len(x) * offsets.numel() <= _BLOCK:  # as below, at less expense
+        return dual.apply(x, *values)[0]  # type: ignore[no-any-return]
     else:
-        blocks = x.reshape(-1, x.shape[-1]).split(max(1, _BLOCK // w.numel()))
-        out = torch.cat([function.apply(block, mu, sigma, weights, w)[0] for block in blocks])
+        blocks = x.reshape(-1, x.shape[-1]).split(max(1, _BLOCK // offsets.numel()))
+        out = torch.cat([dual.apply(block, *values)[0] for block in blocks])
     return out.view(*x.shape[:-1], weights.shape[1])  # type: ignore[no-any-return]
 
 

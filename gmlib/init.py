@@ -127,9 +127,9 @@ def calibrate_(
 
     One forward pass of `data` through `module` meets the layers in the order in which data
     reaches them. Each has its outputs' standard deviation measured, over all inputs and output
-    units, and `U` and `v` multiplied by ``target_std / std``; what flows on is the output after
-    that. The readout is linear in ``(U, v)``, so that one scale is exact. A layer that is reached
-    more than once is calibrated the first time.
+    units, and its readout, whichever its coordinates, multiplied by ``target_std / std``; what
+    flows on is the output after that. The layer is linear in its readout, so that one scale is
+    exact. A layer that is reached more than once is calibrated the first time.
 
     Labels never enter. Modules run in evaluation mode for the pass and are put back after it;
     the global random state is put back too.
