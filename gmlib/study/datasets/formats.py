@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 __all__ = [
     "IDX_FILES",
@@ -26,6 +27,7 @@ __all__ = [
     "decode_idx",
     "decode_mnist",
     "encode_idx",
+    "pooled",
 ]
 
 Array = npt.NDArray[Any]
@@ -87,6 +89,21 @@ def decode_idx(payload: bytes) -> Tensor:
 def decode_mnist(files: Mapping[str, bytes]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Read the four files of MNIST or Fashion-MNIST."""
     x_train, y_train, x_test, y_test = (decode_idx(files[file]) for file in IDX_FILES)
+    return x_train, y_train, x_test, y_test
+
+
+def pooled(size: int, files: Mapping[str, bytes]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Read the files of MNIST or Fashion-MNIST, and average images over squares of pixels.
+
+    Args:
+        size: Pixels of a square's side.
+        files: Contents of the four files by name.
+
+    Returns:
+        Training images, float32, and labels; test images and labels.
+    """
+    x_train, y_train, x_test, y_test = decode_mnist(files)
+    x_train, x_test = (avg_pool2d(x.float().unsqueeze(1), size) for x in (x_train, x_test))
     return x_train, y_train, x_test, y_test
 
 

@@ -18,11 +18,7 @@ from torch import Tensor
 
 from gmlib.study.datasets.catalogue import DATASETS
 from gmlib.study.datasets.files import DataError, FileSet, obtain, reason
-from gmlib.study.datasets.standardization import (
-    STANDARDIZATIONS,
-    standardize_dataset,
-    standardize_images,
-)
+from gmlib.study.datasets.standardization import STANDARDIZATIONS
 from gmlib.study.validation import is_import_path
 
 __all__ = [
@@ -79,7 +75,8 @@ def load(name: str, standardize: str = "image", root: Path | None = None) -> Dat
             and returns ``(x_train, y_train, x_test, y_test)``: real-valued images of shape (N, ...)
             and integer labels of shape (N,), as tensors or NumPy arrays, not yet standardized.
         standardize: ``"image"``: see `standardize_images`. ``"dataset"``: see
-            `standardize_dataset`.
+            `standardize_dataset`. ``"pixel"``: see `standardize_pixels`. ``"range"``: see
+            `scale_range`.
         root: The cache folder; `data_root()` by default.
 
     Returns:
@@ -92,8 +89,8 @@ def load(name: str, standardize: str = "image", root: Path | None = None) -> Dat
             anything else.
     """
     if standardize not in STANDARDIZATIONS:
-        allowed = " or ".join(map(repr, STANDARDIZATIONS))
-        raise ValueError(f"standardize must be {allowed}, got {standardize!r}")
+        allowed = ", ".join(map(repr, STANDARDIZATIONS))
+        raise ValueError(f"standardize must be one of {allowed}, got {standardize!r}")
     origin = DATASETS[name].origin if name in DATASETS else _import(name)
     if isinstance(origin, FileSet):
         x_train, y_train, x_test, y_test = origin.decode(obtain(name, origin, root))
@@ -103,10 +100,7 @@ def load(name: str, standardize: str = "image", root: Path | None = None) -> Dat
         x_train, y_train, x_test, y_test = splits.values()
         checksums = {key: _sha256(tensor) for key, tensor in splits.items()}
     try:
-        if standardize == "image":
-            x_train, x_test = standardize_images(x_train), standardize_images(x_test)
-        else:
-            x_train, x_test = standardize_dataset(x_train, x_test)
+        x_train, x_test = STANDARDIZATIONS[standardize](x_train, x_test)
     except ValueError as error:
         raise DataError(f"data set {name!r}: {error}") from error
     return Dataset(name, x_train, y_train.long(), x_test, y_test.long(), checksums)

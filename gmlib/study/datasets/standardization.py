@@ -1,9 +1,10 @@
-"""Standardization to mean 0 and standard deviation 1, per image or by the training set."""
+"""Standardization: of each image by itself, or of all or of each pixel by the training set."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,11 @@ from gmlib.study.datasets.formats import Array
 
 __all__ = [
     "STANDARDIZATIONS",
+    "scale_range",
     "standardize_dataset",
     "standardize_images",
+    "standardize_pixels",
 ]
-
-STANDARDIZATIONS = ("image", "dataset")
-"""Standardization of each image by itself, or of all by the training set."""
 
 
 def standardize_images(images: Tensor) -> Tensor:
@@ -86,13 +86,82 @@ def standardize_dataset(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     squares = math.fsum(np.square(centered(flat[part])).sum() for part in _parts(flat))
     std = math.sqrt(squares / flat.size)
 
-    def apply(flat: Array) -> Tensor:
-        result = np.empty(flat.shape, dtype=np.float32)
-        for part in _parts(flat):
-            result[part] = centered(flat[part]) / std
-        return torch.from_numpy(result)
+    return _scaled(flat, mean, std), _scaled(_flatten(test), mean, std)
 
-    return apply(flat), apply(_flatten(test))
+
+def standardize_pixels(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Flatten both splits and standardize each pixel by its mean and std over the training set.
+
+    A pixel that has one value in all training images has nothing to scale and becomes zero in both
+    splits.
+
+    Args:
+        train: Real numbers, the training images.
+        test: Real numbers, the test images.
+
+    Returns:
+        Both splits, standardized, computed in float64 and rounded to float32.
+
+    Raises:
+        ValueError: If there are no pixels, or a pixel is NaN or infinite.
+
+    Shape:
+        - train: :math:`(N, *)`, with :math:`d` pixels each.
+        - test: :math:`(M, *)`, with :math:`d` pixels each.
+        - Output: :math:`(N, d)` and :math:`(M, d)`.
+    """
+    flat = _flatten(train)
+    mean = sum(flat[part].sum(axis=0, dtype=np.float64) for part in _parts(flat)) / len(flat)
+    squares = sum(
+        np.square(np.subtract(flat[part], mean, dtype=np.float64)).sum(axis=0)
+        for part in _parts(flat)
+    )
+    std = np.sqrt(squares / len(flat))
+    std[np.ptp(flat, axis=0) == 0] = np.inf
+    return _scaled(flat, mean, std), _scaled(_flatten(test), mean, std)
+
+
+def scale_range(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Flatten both splits and map the range of the training pixels to [0, 1].
+
+    Args:
+        train: Real numbers, the training images.
+        test: Real numbers, the test images.
+
+    Returns:
+        Both splits, scaled, computed in float64 and rounded to float32.
+
+    Raises:
+        ValueError: If there are no pixels, a pixel is NaN or infinite, or all training pixels are
+            equal.
+
+    Shape:
+        - train: :math:`(N, *)`, with :math:`d` pixels each.
+        - test: :math:`(M, *)`, with :math:`d` pixels each.
+        - Output: :math:`(N, d)` and :math:`(M, d)`.
+    """
+    flat = _flatten(train)
+    low, high = float(flat.min()), float(flat.max())
+    if low == high:
+        raise ValueError("all training pixels are equal, so that their range is 0")
+    return _scaled(flat, low, high - low), _scaled(_flatten(test), low, high - low)
+
+
+STANDARDIZATIONS: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "image": lambda train, test: (standardize_images(train), standardize_images(test)),
+    "dataset": standardize_dataset,
+    "pixel": standardize_pixels,
+    "range": scale_range,
+}
+"""The standardizations of training and test images by name."""
+
+
+def _scaled(flat: Array, offset: Any, scale: Any) -> Tensor:
+    """The rows less an offset, over a scale."""
+    result = np.empty(flat.shape, dtype=np.float32)
+    for part in _parts(flat):
+        result[part] = np.subtract(flat[part], offset, dtype=np.float64) / scale
+    return torch.from_numpy(result)
 
 
 def _flatten(images: Tensor) -> Array:

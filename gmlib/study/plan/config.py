@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+import torch
 
 from gmlib.study.datasets.catalogue import DATASETS
 from gmlib.study.datasets.standardization import STANDARDIZATIONS
 from gmlib.study.plan.arms import ARM_SETTINGS, ARMS, arm_of
-from gmlib.study.plan.families import COORDINATES, Family
+from gmlib.study.plan.coordinates import COORDINATES
+from gmlib.study.plan.families import BETWEEN, Family
 from gmlib.study.validation import integer, is_import_path, positive
 
-__all__ = ["RunConfig", "run_configs"]
+__all__ = ["OPTIMIZERS", "RunConfig", "run_configs"]
+
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+}
+"""The optimizers, with PyTorch's defaults in all but the learning rates."""
 
 _FIRST_SETTINGS = frozenset(
     {
@@ -37,12 +47,13 @@ class RunConfig:
             its own, so that all arms of one seed see the same batches.
         dataset: One of `datasets.DATASETS`, or ``"package.module:function"``.
         standardize: ``"image"`` for mean 0 and standard deviation 1 per image, ``"dataset"`` for
-            one mean and standard deviation of the training set.
+            one mean and standard deviation of the training set, ``"pixel"`` for those of each
+            pixel, ``"range"`` for pixels from 0 to 1.
         widths: Sizes of the hidden layers and the output; the input size comes from the data.
         num_components: Components `K` of every GM layer.
         epochs: Passes over the training set; 0 records the initialization alone.
         batch_size: Inputs per step. The last batch of an epoch may be smaller.
-        lr: Learning rate of vanilla SGD for all parameters but `sigma`.
+        lr: Learning rate for all parameters but `sigma`.
         lr_sigma: Learning rate for `sigma`.
         gamma: Scale of the baseline initialization.
         target_std: Standard deviation that KUMAR gives each layer's outputs.
@@ -52,8 +63,17 @@ class RunConfig:
         num_neurons: Neurons of every layer of a network of neurons, a multiple of
             `num_components`.
         snapshots: Whether to keep the parameters at the start and after every epoch.
-        coordinates: Of the readouts of GM layers: ``"affine"``, the note's, or ``"folded"``; see
-            `gmlib.functional`.
+        coordinates: Of the readouts of GM layers: ``"affine"``, the note's, or ``"folded"``, see
+            `gmlib.functional`; or another of `plan.coordinates.COORDINATES`.
+        between: What stands between GM layers: ``"none"``, as in the note, or ``"relu"``.
+        rate_factors: Factors of the learning rates of GM layers by parameter, such as
+            ``{"A": 0.0}``, which freezes the `A` of all layers; a mapping, or pairs.
+        gates: Whether to record the shares of test images to which the components of GM layers are
+            open and shut.
+        optimizer: ``"sgd"``, vanilla SGD, or ``"adam"``.
+        warmup: Steps over which the learning rates rise, in equal parts, to what they are.
+        held_out: Training images set aside, the same for all seeds, on which a run is evaluated
+            in place of the test images.
 
     Raises:
         ValueError: If a value is not allowed; the message names the field, what came and what is
@@ -76,29 +96,39 @@ class RunConfig:
     num_neurons: int = 1000
     snapshots: bool = False
     coordinates: str = "affine"
+    between: str = "none"
+    rate_factors: tuple[tuple[str, float], ...] = ()
+    gates: bool = False
+    optimizer: str = "sgd"
+    warmup: int = 0
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         self._validate_choice("arm", tuple(ARMS), own=True)
         self._validate_choice("dataset", tuple(DATASETS), own=True)
-        self._validate_choice("standardize", STANDARDIZATIONS, own=False)
+        self._validate_choice("standardize", tuple(STANDARDIZATIONS), own=False)
         self._validate_choice("coordinates", tuple(COORDINATES), own=False)
+        self._validate_choice("between", tuple(BETWEEN), own=False)
+        self._validate_choice("optimizer", tuple(OPTIMIZERS), own=False)
         widths = self.widths
         if not isinstance(widths, (tuple, list)) or not widths:
             raise ValueError(f"widths must be a non-empty sequence of layer sizes, got {widths!r}")
         checked: dict[str, Any] = {
             "widths": tuple(integer("every entry of widths", width, 1) for width in widths),
-            "seed": integer("seed", self.seed, 0),
-            "epochs": integer("epochs", self.epochs, 0),
+            "rate_factors": _rate_factors(self.rate_factors),
         }
+        for name in ("seed", "epochs", "warmup", "held_out"):
+            checked[name] = integer(name, getattr(self, name), 0)
         for name in ("num_components", "batch_size", "calibration_size", "num_neurons"):
             checked[name] = integer(name, getattr(self, name), 1)
         for name in ("lr", "lr_sigma", "gamma", "target_std"):
             checked[name] = positive(name, getattr(self, name))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        for name in ("snapshots", "gates"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         self.family.validate(self)
-        if not isinstance(self.snapshots, bool):
-            raise ValueError(f"snapshots must be true or false, got {self.snapshots!r}")
 
     def _validate_choice(self, name: str, allowed: tuple[str, ...], *, own: bool) -> None:
         value = getattr(self, name)
@@ -128,7 +158,7 @@ class RunConfig:
         used = arm_of(self.arm).settings
         defaults = {field.name: field.default for field in fields(self)}
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: _as_lists(value)
             for name, value in asdict(self).items()
             if (name not in ARM_SETTINGS or name in used)
             and (name in _FIRST_SETTINGS or value != defaults[name])
@@ -153,6 +183,25 @@ class RunConfig:
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         label = re.sub(r"[^a-z0-9]+", "-", f"{self.dataset}-{self.arm}".lower())
         return f"{label}-seed{self.seed}-{digest}"
+
+
+def _rate_factors(value: Any) -> tuple[tuple[str, float], ...]:
+    """The factors by name as sorted pairs, each name once."""
+    try:
+        pairs = sorted((str(name), float(factor)) for name, factor in dict(value).items())
+    except (TypeError, ValueError):
+        pairs = [("", math.nan)]
+    if not all(math.isfinite(factor) and factor >= 0.0 for _, factor in pairs):
+        raise ValueError(
+            "rate_factors must map names of parameters to finite numbers of at least 0, got "
+            f"{value!r}"
+        )
+    return tuple(pairs)
+
+
+def _as_lists(value: Any) -> Any:
+    """The value with lists, which JSON has, in place of tuples."""
+    return [_as_lists(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def run_configs(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> list[RunConfig]:

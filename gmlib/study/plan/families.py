@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Generator, nn
 
-from gmlib.layer import FoldedGaussianMixtureLayer, GaussianMixtureLayer, MixtureLayer
+from gmlib.layer import GaussianMixtureLayer, MixtureLayer
+from gmlib.study.plan.coordinates import COORDINATES
 from gmlib.study.plan.neurons import NeuronLayer, draw_neurons
 
 if TYPE_CHECKING:
     from gmlib.study.plan.config import RunConfig
 
-__all__ = ["COORDINATES", "DENSE", "MIXTURE", "NEURONS", "Family"]
+__all__ = ["BETWEEN", "DENSE", "MIXTURE", "NEURONS", "Family"]
 
-COORDINATES: Mapping[str, type[MixtureLayer]] = {
-    "affine": GaussianMixtureLayer,
-    "folded": FoldedGaussianMixtureLayer,
-}
-"""The layers of a mixture by the coordinates of their readouts."""
+BETWEEN: Mapping[str, type[nn.Module] | None] = {"none": None, "relu": nn.ReLU}
+"""What may stand between the layers of a mixture."""
 
 
 class Family(ABC):
@@ -111,15 +109,32 @@ class _Mixture(Family):
     """
 
     name = "mixture"
-    settings: ClassVar[tuple[str, ...]] = ("num_components", "lr_sigma", "coordinates")
+    settings: ClassVar[tuple[str, ...]] = (
+        *("num_components", "lr_sigma", "coordinates", "between", "rate_factors", "gates"),
+    )
     layer: ClassVar[type[nn.Module]] = MixtureLayer
 
+    def validate(self, config: RunConfig) -> None:
+        names = ("mu", "sigma", *COORDINATES[config.coordinates].readout_names)
+        for name, _ in config.rate_factors:
+            if name not in names:
+                raise ValueError(
+                    f"rate_factors must name parameters of layers in {config.coordinates!r} "
+                    f"coordinates, {', '.join(map(repr, names))}, got {name!r}"
+                )
+
     def build(self, pairs: Iterable[tuple[int, int]], config: RunConfig) -> nn.Sequential:
-        layer = COORDINATES[config.coordinates]
-        return nn.Sequential(*(layer(d, C, config.num_components) for d, C in pairs))
+        layer, between = COORDINATES[config.coordinates], BETWEEN[config.between]
+        modules: list[nn.Module] = []
+        for d, C in pairs:
+            if modules and between is not None:
+                modules.append(between())
+            modules.append(layer(d, C, config.num_components))
+        return nn.Sequential(*modules)
 
     def learning_rate(self, config: RunConfig, parameter: str) -> float:
-        return config.lr_sigma if parameter == "sigma" else config.lr
+        rate = config.lr_sigma if parameter == "sigma" else config.lr
+        return rate * dict(config.rate_factors).get(parameter, 1.0)
 
     def num_parameters(self, config: RunConfig, d: int, C: int) -> int:
         return config.num_components * (2 * d + C * d + C)

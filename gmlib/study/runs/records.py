@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -80,6 +80,9 @@ class RunRecord:
         movement: Distance of each parameter, by name, from its initialization at the evaluated
             steps, relative to its norm at initialization (NaN where that is zero), to five
             digits. Empty in records made before the movement was measured.
+        gates: By ``"layer.shut"`` and ``"layer.open"``, at the evaluated steps: the shares of test
+            images to which each component of the layer is shut or open, see `runs.gates`. Empty
+            unless the configuration asks for them.
         wall_time: Seconds of training and evaluation, without loading of data. Runs that were
             trained together have equal shares.
         provenance: Where and when the run was made, and with what.
@@ -94,12 +97,13 @@ class RunRecord:
     provenance: Mapping[str, Any]
     snapshots: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     movement: Mapping[str, list[float]] = field(default_factory=dict)
+    gates: Mapping[str, list[list[float]]] = field(default_factory=dict)
 
     KEYS: ClassVar = {
         *("schema", "run_id", "config", "provenance", "wall_time", "init_report", "curves"),
         "snapshots",
     }
-    OPTIONAL_KEYS: ClassVar = {"movement"}
+    OPTIONAL_KEYS: ClassVar = {"movement", "gates"}
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the snapshots as a JSON-serializable object."""
@@ -116,6 +120,8 @@ class RunRecord:
             content["movement"] = {
                 name: _curve_to_json(distances) for name, distances in self.movement.items()
             }
+        if self.gates:
+            content["gates"] = {name: list(shares) for name, shares in self.gates.items()}
         return content
 
     @classmethod
@@ -140,7 +146,9 @@ class RunRecord:
         movement = {
             name: _curve_from_json(curve) for name, curve in content.get("movement", {}).items()
         }
-        if len({len(curve) for curve in (*curves.values(), *movement.values())}) != 1:
+        gates = {name: _shares_from_json(rows) for name, rows in content.get("gates", {}).items()}
+        every: list[Sized] = [*curves.values(), *movement.values(), *gates.values()]
+        if len({len(curve) for curve in every}) != 1:
             raise ValueError("its curves differ in length")
         steps = curves["step"]
         if not steps or steps[0] < 0 or not all(one < later for one, later in pairwise(steps)):
@@ -153,6 +161,7 @@ class RunRecord:
             provenance=content["provenance"],
             snapshots=snapshots,
             movement=movement,
+            gates=gates,
         )
 
 
@@ -256,6 +265,15 @@ def _curve_from_json(curve: list[float | None]) -> list[float]:
     if not isinstance(curve, list) or {*map(type, curve)} - {int, float, type(None)}:
         raise ValueError("a curve holds something else than numbers")
     return [math.nan if value is None else value for value in curve]
+
+
+def _shares_from_json(rows: list[list[float]]) -> list[list[float]]:
+    entries = [entry for row in rows for entry in row]
+    if {*map(type, entries)} - {int, float} or not all(0.0 <= entry <= 1.0 for entry in entries):
+        raise ValueError("a share of gates is no number from 0 to 1")
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError("the gates of a layer differ in number")
+    return [[float(entry) for entry in row] for row in rows]
 
 
 _DTYPES = ("bool", "int64", "float32", "float64", "str")

@@ -21,7 +21,8 @@ from torch.nn.functional import cross_entropy
 from gmlib.init import ScaleReport, scale_report
 from gmlib.study import datasets
 from gmlib.study.plan.arms import arm_of
-from gmlib.study.plan.config import RunConfig
+from gmlib.study.plan.config import OPTIMIZERS, RunConfig
+from gmlib.study.runs.gates import watched_gates
 from gmlib.study.runs.provenance import provenance
 from gmlib.study.runs.records import CURVES, RunRecord
 
@@ -30,6 +31,7 @@ __all__ = [
     "evaluation_steps",
     "first_step",
     "generator_of",
+    "hold_out",
     "reproducible_arithmetic",
     "train",
     "train_together",
@@ -98,6 +100,8 @@ def train_together(
     config = configs[0]
     if dataset is None:
         dataset = datasets.load(config.dataset, config.standardize)
+    if config.held_out:
+        dataset = hold_out(dataset, config.held_out)
     if config.widths[-1] < dataset.num_classes:
         raise ValueError(
             f"the last of widths must be at least the {dataset.num_classes} classes of "
@@ -115,11 +119,32 @@ def train_together(
             init_report=tuple(init_report),
             wall_time=wall_time,
             provenance=made,
-            snapshots=snapshots,
-            movement=movement,
+            **kept,
         )
-        for config, (curves, init_report, snapshots, movement) in zip(configs, results, strict=True)
+        for config, (curves, init_report, kept) in zip(configs, results, strict=True)
     ]
+
+
+def hold_out(dataset: datasets.Dataset, number: int) -> datasets.Dataset:
+    """The data set with some of its training examples, drawn once for all, for its test set.
+
+    Raises:
+        ValueError: If there are no more than `number`.
+    """
+    if number >= len(dataset.x_train):
+        raise ValueError(
+            f"held_out must be below the {len(dataset.x_train)} training images of "
+            f"{dataset.name!r}, got {number}"
+        )
+    order = torch.randperm(len(dataset.x_train), generator=generator_of(0, "held out"))
+    held, kept = order[:number], order[number:]
+    return replace(
+        dataset,
+        x_train=dataset.x_train[kept],
+        y_train=dataset.y_train[kept],
+        x_test=dataset.x_train[held],
+        y_test=dataset.y_train[held],
+    )
 
 
 def build_network(config: RunConfig, dataset: datasets.Dataset) -> tuple[nn.Module, ScaleReport]:
@@ -178,7 +203,7 @@ def evaluation_steps(epochs: int, steps_per_epoch: int) -> list[int]:
 
 
 _Curves = dict[str, list[float]]
-_Result = tuple[_Curves, ScaleReport, dict[str, NDArray[np.float32]], _Curves]
+_Result = tuple[_Curves, ScaleReport, dict[str, Any]]
 
 
 class _Networks:
@@ -206,6 +231,20 @@ class _Networks:
         in_dims = (0, 0 if inputs.ndim == 3 else None)
         logits: Tensor = vmap(self._call, in_dims=in_dims)(self.parameters, inputs)
         return logits
+
+    def watched(self, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits for inputs that are the same for all runs, and shares of gates (runs, K)."""
+        if not self._stacked:
+            with watched_gates(self._template) as shares:
+                logits = self(inputs)
+            return logits, {name: own.unsqueeze(0) for name, own in shares.items()}
+
+        def call(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            with watched_gates(self._template) as shares:
+                return self._call(parameters, inputs), dict(shares)
+
+        result: tuple[Tensor, dict[str, Tensor]] = vmap(call)(self.parameters)
+        return result
 
     def values(self) -> list[dict[str, NDArray[np.float32]]]:
         """Copies of the parameters by name, run by run."""
@@ -254,6 +293,7 @@ class _Recorder:
             {name: [] for name in networks.parameters} for _ in configs
         ]
         self._snapshots: list[dict[str, list[NDArray[np.float32]]]] = [{} for _ in configs]
+        self._gates: list[dict[str, list[list[float]]]] = [{} for _ in configs]
         self._evaluate()
         self.after_epoch()
 
@@ -273,18 +313,27 @@ class _Recorder:
 
     def results(self, reports: Iterable[ScaleReport]) -> list[_Result]:
         """Everything, run by run."""
-        own = zip(self._curves, reports, self._snapshots, self._movement, strict=True)
-        return [
-            (curves, report, {name: np.stack(v) for name, v in snapshots.items()}, movement)
-            for curves, report, snapshots, movement in own
+        kept = [
+            {
+                "snapshots": {name: np.stack(values) for name, values in snapshots.items()},
+                "movement": movement,
+                "gates": gates,
+            }
+            for snapshots, movement, gates in zip(
+                self._snapshots, self._movement, self._gates, strict=True
+            )
         ]
+        return list(zip(self._curves, reports, kept, strict=True))
 
     def _evaluate(self) -> None:
         runs = len(self._configs)
-        evaluation: dict[str, list[float]] = {
-            "step": [self._step] * runs,
-            **_evaluation(self._networks, self._x, self._y),
-        }
+        with torch.no_grad():
+            if self._configs[0].canonical().get("gates"):
+                logits, gates = self._networks.watched(self._x)
+            else:
+                logits, gates = self._networks(self._x), {}
+            errors = _evaluation(logits, self._y)
+        evaluation: dict[str, list[float]] = {"step": [self._step] * runs, **errors}
         evaluation["train_loss"] = [math.nan] * runs
         if self._losses:
             evaluation["train_loss"] = torch.stack(self._losses).double().mean(0).tolist()
@@ -295,6 +344,9 @@ class _Recorder:
         for run, distances in zip(self._movement, self._networks.movement(), strict=True):
             for name, distance in distances.items():
                 run[name].append(distance)
+        for name, shares in gates.items():
+            for run_gates, own in zip(self._gates, shares.tolist(), strict=True):
+                run_gates.setdefault(name, []).append([round(share, 5) for share in own])
         if self._on_evaluation is not None:
             self._on_evaluation()
 
@@ -308,7 +360,10 @@ def _train(
     config = configs[0]  # in all but the seed
     built = [_built(config, dataset) for config in configs]
     networks = _Networks([network for network, _ in built], device)
-    optimizer = torch.optim.SGD(_parameter_groups(networks.parameters, config))
+    optimizer = OPTIMIZERS[config.optimizer](_parameter_groups(networks.parameters, config))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / (config.warmup or 1), 1.0)
+    )
     orders = [generator_of(config.seed, "order") for config in configs]
     x, y = dataset.x_train.to(device), dataset.y_train.to(device)
     recorder = _Recorder(configs, networks, dataset, device, on_evaluation)
@@ -320,6 +375,7 @@ def _train(
             optimizer.zero_grad()
             losses.sum().backward()
             optimizer.step()
+            schedule.step()
             recorder.after_step(losses.detach())
         recorder.after_epoch()
     return recorder.results(report for _, report in built)
@@ -344,10 +400,8 @@ def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     return loss.view(labels.shape).mean(1)
 
 
-@torch.no_grad()
-def _evaluation(networks: _Networks, x: Tensor, y: Tensor) -> dict[str, list[float]]:
+def _evaluation(logits: Tensor, y: Tensor) -> dict[str, list[float]]:
     """Error (a fraction) and mean cross-entropy on the test set, by run."""
-    logits = networks(x)
     return {
         "test_error": (logits.argmax(-1) != y).double().mean(1).tolist(),
         "test_loss": _losses(logits.double(), y.expand(len(logits), -1)).tolist(),

@@ -228,8 +228,9 @@ def spread(record: RunRecord, repeats: int = _REPEATS) -> dict[str, NDArray[np.f
     """Measure how far rounding moves each curve of a run, by evaluation.
 
     The run is trained again on `nudged` inputs. The spread is the largest difference at this or an
-    earlier evaluation, but at least one test image for the error and a thousandth of the value for
-    all else. It is infinite from the first evaluation at which a run's loss is not finite.
+    earlier evaluation, but at least one test image for the error and the gates, and a thousandth of
+    the value for all else. It is infinite from the first evaluation at which a run's loss is not
+    finite.
 
     Args:
         record: A record that `train` returned on this machine.
@@ -239,7 +240,10 @@ def spread(record: RunRecord, repeats: int = _REPEATS) -> dict[str, NDArray[np.f
     dataset = datasets.load(config.dataset, config.standardize)
     curves = _curves(record)
     widest = {name: 1e-3 * np.abs(np.nan_to_num(values)) for name, values in curves.items()}
-    widest["test_error"] = np.full(len(curves["step"]), 1.0 / len(dataset.y_test))
+    one = 1.0 / (config.held_out or len(dataset.y_test))
+    for name in curves:
+        if name == "test_error" or name.startswith("gate"):
+            widest[name] = np.full(len(curves["step"]), one)
     for seed in range(repeats):
         generator = generator_of(seed, "nudges")
         other = _curves(
@@ -254,7 +258,12 @@ def spread(record: RunRecord, repeats: int = _REPEATS) -> dict[str, NDArray[np.f
 
 def _curves(record: RunRecord) -> dict[str, Values]:
     movement = {f"movement of {name}": values for name, values in record.movement.items()}
-    curves = {name: record.curves[name] for name in CURVES} | movement
+    gates = {
+        f"gate {component} of {name}": values
+        for name, shares in record.gates.items()
+        for component, values in enumerate(zip(*shares, strict=True))
+    }
+    curves = {name: record.curves[name] for name in CURVES} | movement | gates
     floats = {name: np.asarray(values, dtype=np.float64) for name, values in curves.items()}
     return floats | {"step": np.asarray(record.curves["step"], dtype=np.int64)}
 

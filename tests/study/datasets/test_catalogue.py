@@ -67,6 +67,23 @@ def test_mnist_per_dataset() -> None:
     assert dataset.x_test.double().mean().abs() > 1e-3
 
 
+@pytest.mark.parametrize("side", [14, 7])
+def test_mnist_at_lower_resolutions(side: int, mnist: datasets.Dataset) -> None:
+    small = datasets.load(f"mnist-{side}x{side}", "range")
+    images = datasets.load("mnist", "range").x_train.view(-1, 28, 28)
+    size = 28 // side
+    for row, column in ((side // 4, side // 2), (side // 2, side // 2), (side - 3, 3)):
+        square = images[:, row * size : (row + 1) * size, column * size : (column + 1) * size]
+        pixel = small.x_train[:, row * side + column]
+        # Of a range of its own: no square of the brightest pixels is needed to be in the data.
+        ratio = square.mean((1, 2)).max() / pixel.max()
+        torch.testing.assert_close(pixel * ratio, square.mean((1, 2)), atol=1e-5, rtol=1e-5)
+    assert torch.equal(small.y_train, mnist.y_train)
+    assert torch.equal(small.y_test, mnist.y_test)
+    assert small.x_test.shape == (10_000, side**2)
+    assert small.checksums == mnist.checksums
+
+
 def test_torchvision_reads_the_cache(mnist: datasets.Dataset) -> None:
     root = datasets.fetch("mnist").parents[1]
     theirs = sources._import_torchvision().datasets.MNIST(root, train=False, download=False)

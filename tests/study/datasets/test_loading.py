@@ -56,6 +56,14 @@ def test_a_data_set_of_ones_own() -> None:
     }
     by_dataset = datasets.load("own_data.sets:tensors", "dataset")
     assert torch.equal(by_dataset.x_test, datasets.standardize_dataset(x, x[:2] + 1)[1])
+    for name, function in (
+        ("pixel", datasets.standardize_pixels),
+        ("range", datasets.scale_range),
+    ):
+        expected = function(x, x[:2] + 1)
+        found = datasets.load("own_data.sets:tensors", name)
+        assert torch.equal(found.x_train, expected[0])
+        assert torch.equal(found.x_test, expected[1])
     arrays = datasets.load("own_data.sets:arrays")
     assert torch.equal(arrays.x_train, dataset.x_train.flip(0))
     assert arrays.checksums["x_train"] == sha256(x.flip(0))
@@ -95,11 +103,12 @@ def test_unknown_names_are_refused(name: str) -> None:
 
 
 def test_unknown_standardization_is_refused() -> None:
-    with pytest.raises(ValueError, match="standardize must be 'image' or 'dataset', got 'pixel'"):
-        datasets.load("mnist", "pixel")
+    allowed = "'image', 'dataset', 'pixel', 'range'"
+    with pytest.raises(ValueError, match=f"^standardize must be one of {allowed}, got 'none'$"):
+        datasets.load("mnist", "none")
 
 
 @pytest.mark.parametrize("name", ["own_data.sets:tensors", "mnist-1d"])
 def test_only_published_files_are_fetched(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'fashion-mnist', 'cifar-10', got '{name}'$"):
+    with pytest.raises(ValueError, match=f"'mnist-7x7', 'cifar-10', got '{name}'$"):
         datasets.fetch(name)

@@ -40,12 +40,32 @@ def test_standardize_dataset_keeps_a_small_spread_on_a_large_offset() -> None:
     assert standardized.double().std(correction=0).item() == pytest.approx(1, abs=1e-6)
 
 
+def test_standardize_pixels_equals_the_definition() -> None:
+    train = torch.randint(0, 256, (700, 4, 4), dtype=torch.uint8)
+    test = torch.randint(0, 256, (300, 4, 4), dtype=torch.uint8)
+    train[:, 1, 2] = 7  # a pixel without a spread: at the rim of MNIST there are many
+    std, mean = torch.std_mean(train.double(), dim=0, correction=0)
+    std[1, 2] = torch.inf
+    for got, images in zip(datasets.standardize_pixels(train, test), (train, test), strict=True):
+        torch.testing.assert_close(got, ((images.double() - mean) / std).float().flatten(1))
+        assert got[:, 6].tolist() == [0.0] * len(images)
+
+
+def test_scale_range_maps_the_training_pixels_to_the_unit_interval() -> None:
+    train, test = torch.tensor([[[2.0, 4.0], [12.0, 7.0]]]), torch.tensor([[[0.0, 22.0]] * 2])
+    got = datasets.scale_range(train, test)
+    torch.testing.assert_close(got[0], torch.tensor([[0.0, 0.2, 1.0, 0.5]]))
+    torch.testing.assert_close(got[1], torch.tensor([[-0.2, 2.0, -0.2, 2.0]]))
+
+
 def test_standardization_refuses_what_has_no_mean_or_deviation() -> None:
     images = torch.rand(3, 4)
     with pytest.raises(ValueError, match="no pixels"):
         datasets.standardize_images(images[:0])
     with pytest.raises(ValueError, match="all training pixels are equal"):
         datasets.standardize_dataset(torch.full((300, 4), 0.1), images)
+    with pytest.raises(ValueError, match="all training pixels are equal"):
+        datasets.scale_range(torch.full((300, 4), 0.1), images)
     images[1, 2] = torch.nan
     with pytest.raises(ValueError, match="NaN or infinite"):
         datasets.standardize_images(images)

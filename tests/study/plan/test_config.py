@@ -26,27 +26,25 @@ ALL_SETTINGS = {
     "calibration_size": 512,
     "num_neurons": 500,
     "coordinates": "folded",
+    "between": "relu",
+    "rate_factors": {"mu": 0.0},
+    "gates": True,
 }
-YOUNGER = ("coordinates",)  # than the first records: left out of a name at the default
+MIXTURE = {"num_components", "lr_sigma", "coordinates", "between", "rate_factors", "gates"}
+# Younger than the first records: left out of a name at the default.
+YOUNGER = ("coordinates", "between", "rate_factors", "gates", "optimizer", "warmup", "held_out")
 # Written out once more, so that a change of `plan.arms.ARMS` has to be meant.
 SETTINGS_OF_ARM = {
     "FC": set(),
-    "BL": {"num_components", "lr_sigma", "coordinates", "gamma"},
-    "FAN-IN": {"num_components", "lr_sigma", "coordinates"},
-    "KUMAR": {"num_components", "lr_sigma", "coordinates", "target_std", "calibration_size"},
-    "BL+CAL": {
-        "num_components",
-        "lr_sigma",
-        "coordinates",
-        "gamma",
-        "target_std",
-        "calibration_size",
-    },
-    "NOISE": {"num_components", "lr_sigma", "coordinates", "target_std", "calibration_size"},
-    "ANALYTIC": {"num_components", "lr_sigma", "coordinates", "target_std"},
-    "LSUV": {"num_components", "lr_sigma", "coordinates", "calibration_size"},
-    "ZERO": {"num_components", "lr_sigma", "coordinates"},
-    "ZERO-LAST": {"num_components", "lr_sigma", "coordinates"},
+    "BL": {*MIXTURE, "gamma"},
+    "FAN-IN": MIXTURE,
+    "KUMAR": {*MIXTURE, "target_std", "calibration_size"},
+    "BL+CAL": {*MIXTURE, "gamma", "target_std", "calibration_size"},
+    "NOISE": {*MIXTURE, "target_std", "calibration_size"},
+    "ANALYTIC": {*MIXTURE, "target_std"},
+    "LSUV": {*MIXTURE, "calibration_size"},
+    "ZERO": MIXTURE,
+    "ZERO-LAST": MIXTURE,
     "NEURONS": {"num_components", "num_neurons", "target_std", "calibration_size"},
     OWN: set(ALL_SETTINGS),
 }
@@ -60,16 +58,20 @@ COMMON_SETTINGS = {
     "batch_size": 32,
     "lr": 0.01,
     "snapshots": True,
+    "optimizer": "adam",
+    "warmup": 100,
+    "held_out": 10_000,
 }
 AN_ARM = (
     "one of 'FC', 'BL', 'FAN-IN', 'KUMAR', 'BL+CAL', 'NOISE', 'ANALYTIC', 'LSUV', 'ZERO', "
     "'ZERO-LAST', 'NEURONS' or of the form 'package.module:function'"
 )
 A_DATASET = (
-    "one of 'mnist', 'fashion-mnist', 'mnist-1d', 'cifar-10' or of the form "
-    "'package.module:function'"
+    "one of 'mnist', 'fashion-mnist', 'mnist-14x14', 'mnist-7x7', 'mnist-1d', 'cifar-10' or of "
+    "the form 'package.module:function'"
 )
-A_STANDARDIZATION = "one of 'image', 'dataset'"
+A_STANDARDIZATION = "one of 'image', 'dataset', 'pixel', 'range'"
+SOME_COORDINATES = "one of 'affine', 'folded', 'centered', 'whitened', 'centered and whitened'"
 FROM_0 = "an integer of at least 0"
 FROM_1 = "an integer of at least 1"
 POSITIVE = "a positive, finite number"
@@ -97,8 +99,13 @@ def config(**settings: Any) -> RunConfig:
         ("dataset", "cifar10", A_DATASET),
         ("dataset", None, A_DATASET),
         ("dataset", "../sets:f", A_DATASET),
-        ("standardize", "pixel", A_STANDARDIZATION),
-        ("coordinates", "Folded", "one of 'affine', 'folded'"),
+        ("standardize", "none", A_STANDARDIZATION),
+        ("coordinates", "Folded", SOME_COORDINATES),
+        ("between", "ReLU", "one of 'none', 'relu'"),
+        ("between", None, "one of 'none', 'relu'"),
+        ("optimizer", "Adam", "one of 'sgd', 'adam'"),
+        *(("warmup", steps, FROM_0) for steps in (-1, 100.0, True, None)),
+        *(("held_out", number, FROM_0) for number in (-1, 1e4, False, "10000")),
         ("standardize", OWN, A_STANDARDIZATION),
         ("standardize", True, A_STANDARDIZATION),
         *(("seed", seed, FROM_0) for seed in (-1, 1.0, 0.5, True, "0", None, math.nan)),
@@ -114,6 +121,7 @@ def config(**settings: Any) -> RunConfig:
         *(("widths", widths, SIZES) for widths in ((), [], None, 100, "100", {10})),
         ("snapshots", 1, "true or false"),
         ("snapshots", "yes", "true or false"),
+        ("gates", None, "true or false"),
     ],
 )
 def test_a_bad_value_is_named_with_what_came_and_what_is_allowed(
@@ -122,6 +130,60 @@ def test_a_bad_value_is_named_with_what_came_and_what_is_allowed(
     with pytest.raises(ValueError, match=rf"^{field} must be ") as error:
         config(**{field: value})
     assert str(error.value) == f"{field} must be {allowed}, got {value!r}"
+
+
+@pytest.mark.parametrize(
+    "factors",
+    [
+        {"mu": -1.0},
+        {"mu": math.nan},
+        {"U": math.inf},
+        {"v": "fast"},
+        {"v": None},
+        "mu",
+        ["mu", "U"],
+        [("mu",)],
+        3,
+        None,
+    ],
+)
+def test_factors_of_rates_are_numbers_from_0_on(factors: object) -> None:
+    message = (
+        "rate_factors must map names of parameters to finite numbers of at least 0, got "
+        f"{factors!r}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        config(rate_factors=factors)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "names"),
+    [
+        ("affine", "'mu', 'sigma', 'U', 'v'"),
+        ("folded", "'mu', 'sigma', 'A', 'w'"),
+        ("centered", "'mu', 'sigma', 'U', 'w'"),
+        ("whitened", "'mu', 'sigma', 'W', 'v'"),
+        ("centered and whitened", "'mu', 'sigma', 'W', 'w'"),
+    ],
+)
+def test_factors_of_rates_are_for_parameters_that_there_are(coordinates: str, names: str) -> None:
+    for name in names.replace("'", "").split(", "):
+        config(coordinates=coordinates, rate_factors={name: 2.0})
+    message = (
+        f"rate_factors must name parameters of layers in {coordinates!r} coordinates, {names}, "
+        "got 'B'"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        config(coordinates=coordinates, rate_factors={"B": 1.0})
+
+
+def test_factors_of_rates_have_one_form() -> None:
+    forms = ({"sigma": 1, "mu": 0}, [["sigma", 1.0], ["mu", 0.0]], (("mu", 0.0), ("sigma", 1.0)))
+    assert {config(rate_factors=form) for form in forms} == {config(rate_factors=forms[0])}
+    assert config(rate_factors=forms[0]).canonical()["rate_factors"] == [
+        ["mu", 0.0],
+        ["sigma", 1.0],
+    ]
 
 
 @pytest.mark.parametrize("width", [0, -10, 10.0, True, "10", None])
@@ -300,6 +362,7 @@ def test_the_common_settings_count_for_every_arm(arm: str, field: str, value: ob
     changed = config(**{"arm": arm, field: value})
     assert config(arm=arm).run_id != changed.run_id
     assert changed.canonical()[field] == as_json({field: value})[field]
+    assert (field in config(arm=arm).canonical()) == (field not in YOUNGER)
 
 
 @pytest.mark.parametrize("field", ["lr", "lr_sigma", "gamma", "target_std"])
