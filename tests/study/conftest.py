@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gmlib.init import LayerScale
+from gmlib.study import datasets
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.runs.records import RunRecord
 
@@ -115,6 +116,12 @@ def tiny() -> Callable[..., RunConfig]:
         return RunConfig(arm, seed, **{**small, **settings})
 
     return configure
+
+
+@pytest.fixture
+def blobs() -> datasets.Dataset:
+    """The small data set that `tiny` runs are trained on."""
+    return datasets.load("own_runs:blobs")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ A table shown on a page is a `text.Table`: numbers, and templates that format th
 from gmlib.study.analysis.budgets import *
 from gmlib.study.analysis.closed_form import *
 from gmlib.study.analysis.comparisons import *
+from gmlib.study.analysis.coordinates import *
 from gmlib.study.analysis.curves import *
 from gmlib.study.analysis.pairs import *
 from gmlib.study.analysis.propagation import *

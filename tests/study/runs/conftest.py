@@ -19,7 +19,6 @@ from ledger_files import Contents, lasting
 from sweeping import group
 from training_checks import Spied
 
-from gmlib.study import datasets
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.runs import places, training
 from gmlib.study.runs.ledger import Ledger
@@ -103,12 +102,6 @@ def start_reproduce(
 
 
 # --- Training ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def blobs() -> datasets.Dataset:
-    """The small data set that `tiny` runs are trained on."""
-    return datasets.load("own_runs:blobs")
 
 
 @pytest.fixture

@@ -24,11 +24,6 @@ MIXTURES = [name for name, arm in ARMS.items() if arm.family is MIXTURE]
 NAMES = [f"{layer}.{name}" for layer in (0, 1) for name in ("mu", "sigma", "A", "w")]
 
 
-@pytest.fixture
-def blobs() -> datasets.Dataset:
-    return datasets.load("own_runs:blobs")
-
-
 @pytest.mark.parametrize("arm", [*MIXTURES, "own_runs:draw"])
 def test_a_run_starts_where_the_affine_one_does(
     arm: str, tiny: Configure, blobs: datasets.Dataset
