@@ -14,5 +14,6 @@ from gmlib.study.analysis.coordinates import *
 from gmlib.study.analysis.curves import *
 from gmlib.study.analysis.pairs import *
 from gmlib.study.analysis.propagation import *
+from gmlib.study.analysis.rates import *
 from gmlib.study.analysis.scale import *
 from gmlib.study.analysis.starts import *

@@ -8,6 +8,7 @@ from gmlib.study.figures.benchmarks import *
 from gmlib.study.figures.budgets import *
 from gmlib.study.figures.layer import *
 from gmlib.study.figures.propagation import *
+from gmlib.study.figures.rates import *
 from gmlib.study.figures.settings import *
 from gmlib.study.figures.starts import *
 from gmlib.study.figures.style import COMPONENT_COLORS as COMPONENT_COLORS

@@ -11,15 +11,19 @@ from gmlib.study.validation import integer
 
 __all__ = [
     "CALIBRATION_SIZES",
+    "SIZES",
     "STUDIES",
     "TARGETS",
     "WIDE",
     "ablation",
     "beside_wide",
     "budget",
+    "causes",
     "depths",
     "dial",
     "neurons",
+    "rate_grid",
+    "sizes",
 ]
 
 TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -171,6 +175,98 @@ def budget(
         for K in components
     ]
     return [config for configs in (*dense, *stacks) for config in configs]
+
+
+def causes(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs of KUMAR from one start, with part of the readout's or the clouds' motion taken away.
+
+    Args:
+        seeds: Seeds, the same for all variants.
+        **settings: Other settings of `RunConfig`, the same for all variants.
+    """
+    without = 1.0 / settings.get("num_components", RunConfig.num_components) ** 2
+    variants: dict[str, dict[str, Any]] = {
+        "affine": {},
+        "centered": {"coordinates": "centered"},
+        "centered and whitened": {"coordinates": "centered and whitened"},
+        "whitened": {"coordinates": "whitened"},
+        "folded, A frozen": {"coordinates": "folded", "rate_factors": {"A": 0.0}},
+        "folded, without 1/K": {
+            "coordinates": "folded",
+            "rate_factors": {"A": without, "w": without},
+        },
+        "folded, clouds frozen": {
+            "coordinates": "folded",
+            "rate_factors": {"mu": 0.0, "sigma": 0.0},
+        },
+        "folded, w at 1/30": {"coordinates": "folded", "rate_factors": {"w": 1.0 / 30.0}},
+        "folded": {"coordinates": "folded"},
+    }
+    return {
+        name: run_configs(["KUMAR"], seeds, **{**settings, **own}) for name, own in variants.items()
+    }
+
+
+def rate_grid(
+    arms: Sequence[str], rates: Sequence[float], seeds: Sequence[int], **settings: Any
+) -> list[RunConfig]:
+    """Runs of arms at several learning rates.
+
+    Under SGD the rate of `sigma` is ten times the others', as in the note; Adam, whose steps do not
+    depend on the scale of a gradient, has one rate for all.
+
+    Args:
+        arms: Arms.
+        rates: Learning rates.
+        seeds: Seeds, the same for all.
+        **settings: Other settings of `RunConfig`, the same for all.
+
+    Raises:
+        ValueError: If a value is not allowed, or there is no rate; the message names it.
+    """
+    if not isinstance(rates, (list, tuple)) or not rates:
+        raise ValueError(f"rates must be a list of at least one entry, got {rates!r}")
+    factor = 1.0 if settings.get("optimizer") == "adam" else 10.0
+    return [
+        config
+        for rate in rates
+        for config in run_configs(arms, seeds, lr=rate, lr_sigma=factor * rate, **settings)
+    ]
+
+
+SIZES: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "components": {f"K = {K}": {"num_components": K} for K in (1, 2, 5, 10, 20, 40, 80)},
+    "inputs": {
+        f"d = {side**2}": {"dataset": "mnist" if side == 28 else f"mnist-{side}x{side}"}
+        for side in (7, 14, 28)
+    },
+    "hidden units": {f"{units}": {"widths": (units, 10)} for units in (25, 50, 100, 200, 400)},
+    "layers": {f"{n}": {"widths": (*[100] * (n - 1), 10)} for n in (1, 2, 3, 4, 5, 6)},
+}
+"""Sizes of networks, by what there is more of: settings that differ from the note's by name."""
+
+
+def sizes(
+    rates: Sequence[float], seeds: Sequence[int], **settings: Any
+) -> dict[str, dict[str, list[RunConfig]]]:
+    """Runs of KUMAR in folded coordinates over networks of all `SIZES`, at several learning rates.
+
+    Args:
+        rates: Learning rates; that of `sigma` is ten times as high.
+        seeds: Seeds, the same for all.
+        **settings: Other settings of `RunConfig`, the same for all.
+
+    Raises:
+        ValueError: If a value is not allowed, or there is no rate; the message names it.
+    """
+    shared = {"coordinates": "folded", **settings}
+    return {
+        kind: {
+            name: rate_grid(["KUMAR"], rates, seeds, **{**shared, **own})
+            for name, own in values.items()
+        }
+        for kind, values in SIZES.items()
+    }
 
 
 def _flat(runs: Mapping[Any, list[RunConfig]]) -> list[RunConfig]:

@@ -1,0 +1,126 @@
+"""Learning rates and coordinates: the error that each gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from gmlib.study.analysis.rates import best_rates
+from gmlib.study.figures.style import (
+    STYLE,
+    arm_color,
+    arm_line,
+    percent_axis,
+    spread,
+    subplots,
+)
+
+__all__ = [
+    "rates",
+    "sizes",
+    "variants",
+]
+
+
+def variants(runs: pd.DataFrame, column: str = "smoothed") -> Figure:
+    """An error (%) by variant: one dot a seed that trained, a bar at their mean.
+
+    Counts of those that diverged stand at the right edge.
+
+    Args:
+        runs: As `analysis.measures_table` gives, with variants for arms, from top to bottom.
+        column: Of the error.
+    """
+    names = list(runs.arm.unique())
+    with mpl.style.context(STYLE, after_reset=True):
+        figure, (axes,) = subplots(1, 1, 7.4, 0.9 + 0.36 * len(names))
+        for place, name in enumerate(names):
+            own = runs[runs.arm == name]
+            errors = own.loc[~own.diverged, column]
+            color = arm_color(name)
+            if len(errors):
+                height = place + 0.18 * spread(len(errors))
+                axes.plot(errors, height, "o", color=color, ms=5, alpha=0.75, mec="none")
+                axes.vlines(errors.mean(), place - 0.32, place + 0.32, color=color, lw=2.4)
+            if own.diverged.any():
+                lost = f"{own.diverged.sum()} of {len(own)} diverged"
+                transform = axes.get_yaxis_transform()
+                axes.text(1.0, place, lost, transform=transform, ha="right", va="center", size=9)
+        axes.set(yticks=range(len(names)), yticklabels=names, xlabel="test error (%)")
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+    return figure
+
+
+def rates(panels: Mapping[str, pd.DataFrame]) -> Figure:
+    """Error against learning rate: a line a variant through the means, rings around the lowest.
+
+    Left out of a mean are seeds that diverged; a rate at which all did has none.
+
+    Args:
+        panels: Outputs of `analysis.rate_errors`, by title.
+    """
+    with mpl.style.context(STYLE, after_reset=True):
+        figure, axes = subplots(1, len(panels), 4.6 * len(panels), 3.8, sharey=True)
+        for own, (title, errors) in zip(axes, panels.items(), strict=True):
+            for variant in errors.variant.unique():
+                style = {"color": arm_color(variant), "linestyle": arm_line(variant)}
+                _line(own, errors[errors.variant == variant], label=variant, **style)
+            _rate_axis(own, errors)
+            own.set_title(title)
+        axes[0].set_ylabel("error on held-out images (%)")
+        axes[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def sizes(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """Error against learning rate for networks of several sizes, rings around the lowest.
+
+    A row is a rule of rates, a panel in it a dimension, a line a size: the darker, the larger.
+
+    Args:
+        rows: By title of the row and of the panel, outputs of `analysis.rate_errors` with a variant
+            a size, the smallest first.
+    """
+    columns = len(next(iter(rows.values())))
+    with mpl.style.context(STYLE, after_reset=True):
+        figure, axes = subplots(
+            len(rows), columns, 2.6 * columns, 0.6 + 2.7 * len(rows), sharey=True, sharex=True
+        )
+        places = iter(axes)
+        for row, (rule, panels) in enumerate(rows.items()):
+            for column, (title, errors) in enumerate(panels.items()):
+                own = next(places)
+                names = list(errors.variant.unique())
+                for place, name in enumerate(names):
+                    shade = 0.25 + 0.75 * place / max(len(names) - 1, 1)
+                    color = mpl.colormaps["Reds"](shade)
+                    _line(own, errors[errors.variant == name], label=name, color=color)
+                _rate_axis(own, errors)
+                own.set_xlabel("learning rate" if row == len(rows) - 1 else "")
+                if row == 0:
+                    own.set_title(title)
+                    own.legend(fontsize=8, handlelength=1.2, loc="upper left")
+                if column == 0:
+                    own.set_ylabel(f"{rule}\nerror (%)")
+    return figure
+
+
+def _line(axes: Axes, errors: pd.DataFrame, **style: object) -> None:
+    means = errors[~errors.diverged].groupby("lr").error.mean()
+    axes.plot(means.index, means, marker=".", **style)  # type: ignore[arg-type]
+    best = best_rates(errors).iloc[0]
+    axes.plot([best.lr], [best.error], "o", ms=9, mfc="none", color=style["color"])
+
+
+def _rate_axis(axes: Axes, errors: pd.DataFrame) -> None:
+    axes.set(xscale="log", yscale="log", xlabel="learning rate", xticks=sorted(errors.lr.unique()))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+    percent_axis(axes, errors[~errors.diverged].error)
