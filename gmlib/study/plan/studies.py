@@ -11,6 +11,7 @@ from gmlib.study.validation import integer
 
 __all__ = [
     "CALIBRATION_SIZES",
+    "PREDICTED",
     "SIZES",
     "STUDIES",
     "TARGETS",
@@ -22,6 +23,7 @@ __all__ = [
     "depths",
     "dial",
     "neurons",
+    "predicted",
     "rate_grid",
     "sizes",
 ]
@@ -204,6 +206,94 @@ def causes(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
     }
     return {
         name: run_configs(["KUMAR"], seeds, **{**settings, **own}) for name, own in variants.items()
+    }
+
+
+_ONE_LAYER = {"widths": (10,)}
+_FREE = 10**2 * (784 / 2) ** 2  # K^2 / sigma^4 at fan-in scale: U at this rate moves A at rate 1
+
+PREDICTED: Mapping[str, tuple[bool, str, dict[str, Any]]] = {
+    "one layer, centered, U at K²/σ⁴, σ frozen": (
+        True,
+        "A moves at rate 1",
+        {
+            **_ONE_LAYER,
+            "coordinates": "centered",
+            "rate_factors": {"U": _FREE, "sigma": 0.0},
+        },
+    ),
+    "one layer, centered and whitened, W at K²/(3σ²), σ frozen": (
+        True,
+        "A moves at 0.3",
+        {
+            **_ONE_LAYER,
+            "coordinates": "centered and whitened",
+            "rate_factors": {"W": 10**2 * 784 / 2 / 3, "sigma": 0.0},
+        },
+    ),
+    "one layer, affine, U at K²/σ⁴": (
+        False,
+        "A moves at rate 1, but w at 300,000: it diverges",
+        {**_ONE_LAYER, "rate_factors": {"U": _FREE}},
+    ),
+    "one layer, centered and whitened, W at K": (
+        False,
+        "A moves at 0.0003",
+        {**_ONE_LAYER, "coordinates": "centered and whitened", "rate_factors": {"W": 10.0}},
+    ),
+    "one layer, folded, A at 1/10,000": (
+        False,
+        "A moves at 0.0001",
+        {**_ONE_LAYER, "coordinates": "folded", "rate_factors": {"A": 1e-4}},
+    ),
+    "folded, A at 3/10": (
+        True,
+        "A moves at 0.3",
+        {"coordinates": "folded", "rate_factors": {"A": 0.3}},
+    ),
+    "folded, all frozen but A": (
+        True,
+        "A moves at rate 1",
+        {"coordinates": "folded", "rate_factors": {"mu": 0.0, "sigma": 0.0, "w": 0.0}},
+    ),
+    "folded, A frozen, all else three times as fast": (
+        False,
+        "A does not move",
+        {"coordinates": "folded", "rate_factors": {"A": 0.0}, "lr": 0.3, "lr_sigma": 3.0},
+    ),
+    "affine, v at K²": (
+        False,
+        "w moves at rate 1, A at less than 0.00001",
+        {"rate_factors": {"v": 100.0}},
+    ),
+    "folded, LSUV": (True, "A moves at rate 1", {"arm": "LSUV", "coordinates": "folded"}),
+}
+"""Which settings learn fast, predicted from the rate at which `A` moves, before any was run.
+
+By name: whether it learns fast, why, and the settings that differ from KUMAR's. To learn fast is to
+have, after five epochs, an error below the geometric mean of those of KUMAR in affine and in folded
+coordinates, with as many layers: means over the seeds.
+"""
+
+
+def predicted(seeds: Sequence[int], epochs: int = 5) -> dict[str, list[RunConfig]]:
+    """Runs of the `PREDICTED` settings, and of KUMAR in both coordinates, to judge them by.
+
+    Args:
+        seeds: Seeds, the same for all.
+        epochs: Passes over the training set.
+    """
+    judges: dict[str, dict[str, Any]] = {
+        f"{layers}{coordinates}": {**widths, "coordinates": coordinates}
+        for layers, widths in (("one layer, ", _ONE_LAYER), ("", {}))
+        for coordinates in ("affine", "folded")
+    }
+    runs = {**judges, **{name: own for name, (_, _, own) in PREDICTED.items()}}
+    return {
+        name: [
+            RunConfig(**{"arm": "KUMAR", "seed": seed, "epochs": epochs, **own}) for seed in seeds
+        ]
+        for name, own in runs.items()
     }
 
 

@@ -224,3 +224,71 @@ def test_the_numbers_of_runs() -> None:
     one_d = [ids(f"mnist-1d, standardized by {by}") for by in ("image", "dataset")]
     assert [len(own) for own in one_d] == [20, 20]
     assert not one_d[0] & one_d[1]
+
+
+def test_variants_of_causes_differ_in_what_may_move() -> None:
+    variants = studies.causes([3], num_components=5, epochs=1)
+    assert all(
+        (config.arm, config.seed, config.num_components, config.epochs) == ("KUMAR", 3, 5, 1)
+        for configs in variants.values()
+        for config in configs
+    )
+    found = {
+        name: (config.coordinates, dict(config.rate_factors))
+        for name, (config,) in variants.items()
+    }
+    assert found == {
+        "affine": ("affine", {}),
+        "centered": ("centered", {}),
+        "centered and whitened": ("centered and whitened", {}),
+        "whitened": ("whitened", {}),
+        "folded, A frozen": ("folded", {"A": 0.0}),
+        "folded, without 1/K": ("folded", {"A": 1 / 25, "w": 1 / 25}),
+        "folded, clouds frozen": ("folded", {"mu": 0.0, "sigma": 0.0}),
+        "folded, w at 1/30": ("folded", {"w": 1 / 30}),
+        "folded": ("folded", {}),
+    }
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("sgd", 10.0), ("adam", 1.0)])
+def test_a_grid_of_rates_moves_that_of_sigma_along(optimizer: str, factor: float) -> None:
+    configs = studies.rate_grid(["FC", "KUMAR"], [0.01, 0.1], [0, 1], optimizer=optimizer)
+    assert [(c.lr, c.arm, c.seed) for c in configs] == [
+        (lr, arm, seed) for lr in (0.01, 0.1) for arm in ("FC", "KUMAR") for seed in (0, 1)
+    ]
+    assert {(c.lr, c.lr_sigma) for c in configs} == {(0.01, factor * 0.01), (0.1, factor * 0.1)}
+    with pytest.raises(ValueError, match=r"^rates must be a list of at least one entry, got \[\]$"):
+        studies.rate_grid(["FC"], [], [0])
+
+
+def test_sizes_vary_one_thing_at_a_time() -> None:
+    runs = studies.sizes([0.1, 0.2], [0], epochs=3, held_out=10_000)
+    plain = studies.rate_grid(
+        ["KUMAR"], [0.1, 0.2], [0], coordinates="folded", epochs=3, held_out=10_000
+    )
+    usual = {"components": "K = 10", "inputs": "d = 784", "hidden units": "100", "layers": "2"}
+    assert list(runs) == list(usual)
+    for kind, name in usual.items():
+        assert runs[kind][name] == plain
+        assert sum(configs == plain for configs in runs[kind].values()) == 1
+    assert [c[0].num_components for c in runs["components"].values()] == [1, 2, 5, 10, 20, 40, 80]
+    assert [len(c[0].widths) for c in runs["layers"].values()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_predictions_agree_with_the_rates_that_they_name() -> None:
+    for name, configs in studies.predicted([0, 1], epochs=2).items():
+        assert [config.seed for config in configs] == [0, 1]
+        if name not in studies.PREDICTED:
+            continue
+        (config, _) = configs
+        fast, why, _ = studies.PREDICTED[name]
+        assert config.epochs == 2
+        factors = dict(config.rate_factors)
+        sigma4 = (2 / 784) ** 2
+        rate = {
+            "folded": factors.get("A", 1.0),
+            "centered": factors.get("U", 1.0) * sigma4 / 100,
+            "centered and whitened": factors.get("W", 1.0) * sigma4**0.5 / 100,
+            "affine": factors.get("U", 1.0) * sigma4 / 100,
+        }[config.coordinates]
+        assert (rate > 0.1 and "diverges" not in why) == fast, name
