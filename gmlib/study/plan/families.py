@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Generator, nn
 
-from gmlib.layer import GaussianMixtureLayer, MixtureLayer
+from gmlib.layer import FoldedGaussianMixtureLayer, GaussianMixtureLayer, MixtureLayer
+from gmlib.optim import readout_factor
 from gmlib.study.plan.coordinates import COORDINATES
 from gmlib.study.plan.neurons import NeuronLayer, draw_neurons
 
@@ -110,11 +111,17 @@ class _Mixture(Family):
 
     name = "mixture"
     settings: ClassVar[tuple[str, ...]] = (
-        *("num_components", "lr_sigma", "coordinates", "between", "rate_factors", "gates"),
+        *("num_components", "lr_sigma", "coordinates", "between", "rate_factors", "scaled_rates"),
+        "gates",
     )
     layer: ClassVar[type[nn.Module]] = MixtureLayer
 
     def validate(self, config: RunConfig) -> None:
+        if config.scaled_rates and config.coordinates != "folded":
+            raise ValueError(
+                "scaled_rates must be false but in 'folded' coordinates, got coordinates "
+                f"{config.coordinates!r}"
+            )
         names = ("mu", "sigma", *COORDINATES[config.coordinates].readout_names)
         for name, _ in config.rate_factors:
             if name not in names:
@@ -134,6 +141,8 @@ class _Mixture(Family):
 
     def learning_rate(self, config: RunConfig, parameter: str) -> float:
         rate = config.lr_sigma if parameter == "sigma" else config.lr
+        if config.scaled_rates and parameter in FoldedGaussianMixtureLayer.readout_names:
+            rate *= readout_factor(config.num_components)
         return rate * dict(config.rate_factors).get(parameter, 1.0)
 
     def num_parameters(self, config: RunConfig, d: int, C: int) -> int:

@@ -28,11 +28,18 @@ ALL_SETTINGS = {
     "coordinates": "folded",
     "between": "relu",
     "rate_factors": {"mu": 0.0},
+    "scaled_rates": True,
     "gates": True,
 }
-MIXTURE = {"num_components", "lr_sigma", "coordinates", "between", "rate_factors", "gates"}
+MIXTURE = {
+    *("num_components", "lr_sigma", "coordinates", "between", "rate_factors", "scaled_rates"),
+    "gates",
+}
 # Younger than the first records: left out of a name at the default.
-YOUNGER = ("coordinates", "between", "rate_factors", "gates", "optimizer", "warmup", "held_out")
+YOUNGER = (
+    *("coordinates", "between", "rate_factors", "scaled_rates", "gates"),
+    *("optimizer", "warmup", "held_out"),
+)
 # Written out once more, so that a change of `plan.arms.ARMS` has to be meant.
 SETTINGS_OF_ARM = {
     "FC": set(),
@@ -122,6 +129,7 @@ def config(**settings: Any) -> RunConfig:
         ("snapshots", 1, "true or false"),
         ("snapshots", "yes", "true or false"),
         ("gates", None, "true or false"),
+        ("scaled_rates", "yes", "true or false"),
     ],
 )
 def test_a_bad_value_is_named_with_what_came_and_what_is_allowed(
@@ -175,6 +183,15 @@ def test_factors_of_rates_are_for_parameters_that_there_are(coordinates: str, na
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         config(coordinates=coordinates, rate_factors={"B": 1.0})
+
+
+@pytest.mark.parametrize("coordinates", ["affine", "centered"])
+def test_rates_are_scaled_in_folded_coordinates_alone(coordinates: str) -> None:
+    message = (
+        f"scaled_rates must be false but in 'folded' coordinates, got coordinates {coordinates!r}"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        config(coordinates=coordinates, scaled_rates=True)
 
 
 def test_factors_of_rates_have_one_form() -> None:
@@ -334,7 +351,10 @@ def test_every_field_is_tested_below() -> None:
 @pytest.mark.parametrize("arm", SETTINGS_OF_ARM)
 @pytest.mark.parametrize(("field", "value"), ALL_SETTINGS.items())
 def test_a_setting_counts_where_the_arm_uses_it(arm: str, field: str, value: object) -> None:
-    plain, changed = config(arm=arm), config(arm=arm, **{field: value})
+    plain = config(arm=arm)
+    if field == "scaled_rates":  # in folded coordinates alone
+        plain = config(arm=arm, coordinates="folded")
+    changed = dataclasses.replace(plain, **{field: value})
     used = field in SETTINGS_OF_ARM[arm]
     assert (field in changed.canonical()) == used
     assert (field in plain.canonical()) == (used and field not in YOUNGER)
