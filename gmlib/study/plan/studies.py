@@ -18,6 +18,7 @@ __all__ = [
     "WIDE",
     "ablation",
     "beside_wide",
+    "both_coordinates",
     "budget",
     "causes",
     "depths",
@@ -177,6 +178,20 @@ def budget(
         for K in components
     ]
     return [config for configs in (*dense, *stacks) for config in configs]
+
+
+def both_coordinates(seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
+    """Runs of a dense network, and of three starts in affine and in folded coordinates.
+
+    Args:
+        seeds: Seeds, the same for all.
+        **settings: Other settings of `RunConfig`, the same for all.
+    """
+    starts = ["BL", "FAN-IN", "KUMAR"]
+    return [
+        *run_configs(["FC", *starts], seeds, **settings),
+        *run_configs(starts, seeds, coordinates="folded", **settings),
+    ]
 
 
 def causes(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:

@@ -78,7 +78,10 @@ A_DATASET = (
     "the form 'package.module:function'"
 )
 A_STANDARDIZATION = "one of 'image', 'dataset', 'pixel', 'range'"
-SOME_COORDINATES = "one of 'affine', 'folded', 'centered', 'whitened', 'centered and whitened'"
+SOME_COORDINATES = (
+    "one of 'affine', 'folded', 'centered', 'whitened', 'centered and whitened', 'rank 0', "
+    "'rank 1', 'rank 2', 'rank 4'"
+)
 FROM_0 = "an integer of at least 0"
 FROM_1 = "an integer of at least 1"
 POSITIVE = "a positive, finite number"
@@ -172,6 +175,7 @@ def test_factors_of_rates_are_numbers_from_0_on(factors: object) -> None:
         ("centered", "'mu', 'sigma', 'U', 'w'"),
         ("whitened", "'mu', 'sigma', 'W', 'v'"),
         ("centered and whitened", "'mu', 'sigma', 'W', 'w'"),
+        ("rank 0", "'mu', 'sigma', 'P', 'Q', 'w'"),
     ],
 )
 def test_factors_of_rates_are_for_parameters_that_there_are(coordinates: str, names: str) -> None:

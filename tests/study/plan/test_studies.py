@@ -292,3 +292,12 @@ def test_predictions_agree_with_the_rates_that_they_name() -> None:
             "affine": factors.get("U", 1.0) * sigma4 / 100,
         }[config.coordinates]
         assert (rate > 0.1 and "diverges" not in why) == fast, name
+
+
+def test_three_starts_are_run_in_both_coordinates_beside_a_dense_network() -> None:
+    configs = studies.both_coordinates([0, 1], epochs=2)
+    assert [config.label for config in configs[::2]] == [
+        *("FC", "BL", "FAN-IN", "KUMAR"),
+        *("BL, folded", "FAN-IN, folded", "KUMAR, folded"),
+    ]
+    assert {(config.seed, config.epochs) for config in configs} == {(0, 2), (1, 2)}
