@@ -15,7 +15,7 @@ from gmlib.study.runs.records import RunRecord
 
 __all__ = ["as_the_note", "divergence_pairs", "first_epochs", "readings_table"]
 
-_NOTE_SEEDS = 5  # of the note's main experiment
+_NOTE_SEEDS = 5
 
 
 def first_epochs(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -41,18 +41,19 @@ def as_the_note(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def readings_table(
-    records: Mapping[str, Sequence[RunRecord]], note_error: tuple[float, float]
+    records: Mapping[str, Sequence[RunRecord]], note_error: tuple[float, float] | None = None
 ) -> Table:
     """Tabulate divergence and the first epoch's error of each reading, below the note's.
 
     Args:
-        records: Runs of one arm, of one epoch, by reading.
+        records: Runs of one epoch, of one arm each, by reading.
         note_error: The note's test error (%) after the first epoch: mean and highest.
 
     Returns:
-        One row per reading, after one of the note: seeds that diverged, their share with an exact
-        95 % interval; the probability, at that share and at the ends of the interval, that none of
-        the note's five seeds diverges; mean and range of the others' test error (%).
+        One row per reading, after one of the note if its error is given: seeds that diverged, their
+        share with an exact 95 % interval; the probability, at that share and at the ends of the
+        interval, that none of five seeds, as many as the note has, diverges; mean and range of the
+        others' test error (%).
     """
     tables = [
         divergence_table(runs).numbers.assign(reading=reading) for reading, runs in records.items()
@@ -61,16 +62,18 @@ def readings_table(
     # The more diverge, the less probable it is that none of five does.
     for end, share in (("", "share"), ("_low", "share_high"), ("_high", "share_low")):
         numbers[f"spared{end}"] = (1.0 - numbers[share]) ** _NOTE_SEEDS
-    mean, highest = note_error
-    note = {"reading": "the note", "first_epoch": mean, "first_epoch_high": highest}
+    if note_error is not None:
+        mean, highest = note_error
+        note = {"reading": "the note", "first_epoch": mean, "first_epoch_high": highest}
+        numbers = pd.concat([tidy([note]), numbers], ignore_index=True)
     fate, spared = "{diverged:.0f} of {seeds:.0f}", ranged("spared", "{:.0%}")
     return Table(
-        pd.concat([tidy([note]), numbers], ignore_index=True),
+        numbers,
         {"reading": "{reading}"},
         {
             "diverged": f"{fate}|none reported",
             "95 % interval": "{share_low:.0%} to {share_high:.0%}|–",
-            "none of five would": spared,
+            "five of five train": spared,
             "error of the others (%)": ranged(
                 "first_epoch",
                 "{:.1f}",
@@ -110,8 +113,8 @@ def divergence_pairs(records: Mapping[str, Sequence[RunRecord]], reference: str)
         {
             "pairs": "{pairs}",
             "both": "{both}",
-            f"{reference} alone": "{theirs}",
-            "this alone": "{own}",
+            f"only {reference}": "{theirs}",
+            "only this one": "{own}",
             "p": "{p:.2g}|–",
         },
     )

@@ -43,7 +43,8 @@ def test_readings_stand_below_the_note(ends: Ends) -> None:
         "lost": [ends("BL", seed, 9.0, lost=True) for seed in range(2)],
     }
     table = analysis.readings_table(records, (55.0, 77.0))
-    numbers = table.numbers.set_index("reading")
+    numbers = analysis.readings_table(records).numbers.set_index("reading")
+    assert list(numbers.index) == list(records)
     assert numbers.diverged["one"] == 2
     assert numbers.spared["one"] == pytest.approx(0.5**5)
     assert numbers.spared_low["one"] == pytest.approx((1 - numbers.share_high["one"]) ** 5)
@@ -54,25 +55,25 @@ def test_readings_stand_below_the_note(ends: Ends) -> None:
         "the note": {
             "diverged": "none reported",
             "95 % interval": "–",
-            "none of five would": "–",
+            "five of five train": "–",
             "error of the others (%)": "about 55 (up to 77)",
         },
         "one": {
             "diverged": "2 of 4",
             "95 % interval": "7% to 93%",
-            "none of five would": "3% (0% to 70%)",
+            "five of five train": "3% (0% to 70%)",
             "error of the others (%)": "60.5 (60.0 to 61.0)",
         },
         "other": {
             "diverged": "0 of 5",
             "95 % interval": "0% to 52%",
-            "none of five would": "100% (3% to 100%)",
+            "five of five train": "100% (3% to 100%)",
             "error of the others (%)": "9.0",
         },
         "lost": {
             "diverged": "2 of 2",
             "95 % interval": "16% to 100%",
-            "none of five would": "0% (0% to 42%)",
+            "five of five train": "0% (0% to 42%)",
             "error of the others (%)": "–",
         },
     }
@@ -100,6 +101,6 @@ def test_pairs_are_those_of_mcnemars_test(make_record: MakeRecord) -> None:
         {"variant": "same", "pairs": 12, "both": 7, "theirs": 0, "own": 0, "p": NAN},
     )
     assert table.text.to_dict("index") == {
-        "ReLU": {"pairs": 11, "both": 1, "BL alone": 5, "this alone": 1, "p": "0.22"},
-        "same": {"pairs": 12, "both": 7, "BL alone": 0, "this alone": 0, "p": "–"},
+        "ReLU": {"pairs": 11, "both": 1, "only BL": 5, "only this one": 1, "p": "0.22"},
+        "same": {"pairs": 12, "both": 7, "only BL": 0, "only this one": 0, "p": "–"},
     }
