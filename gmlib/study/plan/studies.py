@@ -12,6 +12,7 @@ from gmlib.study.validation import integer
 __all__ = [
     "CALIBRATION_SIZES",
     "PREDICTED",
+    "READINGS",
     "SIZES",
     "STUDIES",
     "TARGETS",
@@ -26,7 +27,9 @@ __all__ = [
     "neurons",
     "predicted",
     "rate_grid",
+    "readings",
     "sizes",
+    "with_relu",
 ]
 
 TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -374,11 +377,53 @@ def sizes(
     }
 
 
+READINGS: Mapping[str, dict[str, Any]] = {
+    "as in this book": {},
+    "one standardization for all pixels": {"standardize": "dataset"},
+    "a standardization for each pixel": {"standardize": "pixel"},
+    "pixels from 0 to 1": {"standardize": "range"},
+    "γ = 0.25": {"gamma": 0.25},
+    "rate 0.1 for σ, too": {"lr_sigma": 0.1},
+}
+"""Readings of what the note leaves open: settings that differ from this project's, by name."""
+
+
+def readings(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs of BL by reading of the note, see `READINGS`.
+
+    Args:
+        seeds: Seeds, the same for all readings.
+        **settings: Other settings of `RunConfig`, the same for all readings.
+    """
+    return {
+        name: run_configs(["BL"], seeds, **{**settings, **own}) for name, own in READINGS.items()
+    }
+
+
+def with_relu(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs of the note's arms, and of KUMAR in folded coordinates, with a ReLU between the layers.
+
+    Args:
+        seeds: Seeds, the same for all arms.
+        **settings: Other settings of `RunConfig`, the same for all arms.
+    """
+    relu = {**settings, "between": "relu"}
+    return {
+        "FC": run_configs(["FC"], seeds, **settings),  # has one anyway
+        "BL, ReLU between": run_configs(["BL"], seeds, **relu),
+        "KUMAR, ReLU between": run_configs(["KUMAR"], seeds, **relu),
+        "KUMAR, ReLU between, folded": run_configs(
+            ["KUMAR"], seeds, **{**relu, "coordinates": "folded"}
+        ),
+    }
+
+
 def _flat(runs: Mapping[Any, list[RunConfig]]) -> list[RunConfig]:
     return [config for configs in runs.values() for config in configs]
 
 
 _FIVE, _THREE = list(range(5)), list(range(3))
+_FRESH = list(range(200, 215))
 
 STUDIES: Mapping[str, list[RunConfig]] = {
     "main study": run_configs(["FC", "BL", "KUMAR"], _FIVE),
@@ -417,6 +462,8 @@ STUDIES: Mapping[str, list[RunConfig]] = {
         [0, 2, 3, 4, 5, 6, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
         _THREE,
     ),
+    "readings": _flat(readings(_FRESH, epochs=1)),
+    "ReLU between": _flat(with_relu(_FRESH)),
     "budget, narrow": budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
 }
 """The committed runs, by study; some belong to several."""

@@ -177,6 +177,29 @@ def test_bad_depths_are_refused_by_name(values: dict[str, Any], sentence: str) -
         studies.depths(**{"seeds": [0], **values})
 
 
+# --- Readings of the note ------------------------------------------------------------------------
+
+
+def test_readings_differ_in_one_setting() -> None:
+    runs = studies.readings([3, 7], epochs=2, gamma=0.1)
+    assert list(runs) == list(studies.READINGS)
+    for name, configs in runs.items():
+        own = {"gamma": 0.1, **studies.READINGS[name]}
+        assert configs == [RunConfig("BL", seed, epochs=2, **own) for seed in (3, 7)]
+    assert len({config.run_id for own in runs.values() for config in own}) == 2 * len(runs)
+
+
+def test_a_relu_is_between_all_layers_but_those_that_have_one() -> None:
+    runs = studies.with_relu([4], epochs=2)
+    assert {name: (c.arm, c.between, c.coordinates) for name, (c,) in runs.items()} == {
+        "FC": ("FC", "none", "affine"),
+        "BL, ReLU between": ("BL", "relu", "affine"),
+        "KUMAR, ReLU between": ("KUMAR", "relu", "affine"),
+        "KUMAR, ReLU between, folded": ("KUMAR", "relu", "folded"),
+    }
+    assert {config.epochs for own in runs.values() for config in own} == {2}
+
+
 # --- The committed runs --------------------------------------------------------------------------
 
 
@@ -220,6 +243,8 @@ def test_the_numbers_of_runs() -> None:
     assert len(ids("main study")) == len(ids("initialization")) == 15
     assert len(ids("propagation")) == 2
     assert len(ids("depth")) == 36
+    assert len(ids("readings")) == 90
+    assert len(ids("ReLU between")) == 60
     assert len(ids("main study, fashion-mnist")) == 15
     one_d = [ids(f"mnist-1d, standardized by {by}") for by in ("image", "dataset")]
     assert [len(own) for own in one_d] == [20, 20]
