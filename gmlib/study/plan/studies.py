@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from gmlib.study.plan.arms import ARMS
@@ -27,8 +28,10 @@ __all__ = [
     "neurons",
     "predicted",
     "rate_grid",
+    "rate_grids",
     "readings",
     "sizes",
+    "tuned",
     "with_relu",
 ]
 
@@ -340,6 +343,56 @@ def rate_grid(
         for rate in rates
         for config in run_configs(arms, seeds, lr=rate, lr_sigma=factor * rate, **settings)
     ]
+
+
+def rate_grids(
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    starts: Sequence[str] = ("BL", "FAN-IN", "KUMAR"),
+    **settings: Any,
+) -> dict[str, list[RunConfig]]:
+    """A `rate_grid` for the dense network, and for each start in affine and folded coordinates.
+
+    Args:
+        rates: Learning rates.
+        seeds: Seeds, the same for all.
+        starts: Arms of GM stacks.
+        **settings: Other settings of `RunConfig`, the same for all.
+
+    Returns:
+        Runs by the label of their arm.
+
+    Raises:
+        ValueError: If a value is not allowed, or there is no rate; the message names it.
+    """
+    arms = [("FC", "affine"), *product(starts, ("affine", "folded"))]
+    grids = [
+        rate_grid([arm], rates, seeds, coordinates=coordinates, **settings)
+        for arm, coordinates in arms
+    ]
+    return {grid[0].label: grid for grid in grids}
+
+
+def tuned(
+    best: Mapping[str, Mapping[str, float]], seeds: Sequence[int], **settings: Any
+) -> dict[str, list[RunConfig]]:
+    """Runs at rates that were chosen on a grid.
+
+    Args:
+        best: By optimizer and label of an arm, as in `rate_grids`, the learning rate.
+        seeds: Seeds, the same for all.
+        **settings: Other settings of `RunConfig`, the same for all.
+
+    Returns:
+        Runs by label and optimizer, such as ``"KUMAR, folded, sgd"``.
+    """
+    runs = {}
+    for optimizer, rates in best.items():
+        for label, rate in rates.items():
+            arm, _, coordinates = label.partition(", ")
+            own = {"optimizer": optimizer, "coordinates": coordinates or "affine", **settings}
+            runs[f"{label}, {optimizer}"] = rate_grid([arm], [rate], seeds, **own)
+    return runs
 
 
 SIZES: Mapping[str, Mapping[str, dict[str, Any]]] = {

@@ -326,3 +326,23 @@ def test_three_starts_are_run_in_both_coordinates_beside_a_dense_network() -> No
         *("BL, folded", "FAN-IN, folded", "KUMAR, folded"),
     ]
     assert {(config.seed, config.epochs) for config in configs} == {(0, 2), (1, 2)}
+
+
+def test_grids_of_rates_are_for_the_dense_network_and_every_start() -> None:
+    grids = studies.rate_grids([0.1, 0.2], [0, 1], ["KUMAR"], held_out=100)
+    assert list(grids) == ["FC", "KUMAR", "KUMAR, folded"]
+    for label, configs in grids.items():
+        assert {config.label for config in configs} == {label}
+        assert [(c.lr, c.lr_sigma, c.seed, c.held_out) for c in configs] == [
+            (lr, 10 * lr, seed, 100) for lr in (0.1, 0.2) for seed in (0, 1)
+        ]
+
+
+def test_tuned_runs_are_those_of_the_grid_at_one_rate_on_all_images() -> None:
+    best = {"sgd": {"FC": 0.2, "KUMAR, folded": 0.1}, "adam": {"KUMAR": 0.001}}
+    runs = studies.tuned(best, [0, 1], epochs=2)
+    assert list(runs) == ["FC, sgd", "KUMAR, folded, sgd", "KUMAR, adam"]
+    (folded, _), (adam, _) = runs["KUMAR, folded, sgd"], runs["KUMAR, adam"]
+    assert folded == RunConfig("KUMAR", 0, coordinates="folded", epochs=2)
+    assert (adam.optimizer, adam.lr, adam.lr_sigma) == ("adam", 0.001, 0.001)
+    assert {config.held_out for configs in runs.values() for config in configs} == {0}
