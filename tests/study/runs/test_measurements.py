@@ -353,6 +353,7 @@ def small(tiny: Configure) -> dict[str, tuple[Any, ...]]:
         "monte_carlo_errors": (layer, [10, 20], 2),
         "sampling_errors": (run, -1, [4], 2),
         "point_mass_errors": (layer, [0.1, 1.0], 2),
+        "early_steps": (tiny("BL"), 3),
         "first_outputs": (both,),
         "calibration_invariance": ([0, 1], {"dataset": BLOBS, "widths": (4, 3)}),
         "first_steps": (both,),
@@ -368,6 +369,7 @@ def small(tiny: Configure) -> dict[str, tuple[Any, ...]]:
 # version: its old values are in people's ledgers, under the old one.
 FINGERPRINTS = {
     ("calibration_invariance", 1): 4.46352,
+    ("early_steps", 1): 4.14292,
     ("first_layer_scales", 1): 40.0394,
     ("first_outputs", 1): 2.80235,
     ("first_steps", 1): 0.533955,
