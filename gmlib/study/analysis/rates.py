@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from gmlib.study.analysis.curves import MEASURES, diverged, measures_table, runs_table, tidy
+from gmlib.study.analysis.curves import diverged, runs_table, tidy
 from gmlib.study.analysis.text import Table
 from gmlib.study.runs.records import RunRecord
 
@@ -24,7 +24,7 @@ def rate_errors(
 
     Args:
         records: By variant, each at several learning rates.
-        measure: Which error: a column of `runs_table`, or of `measures_table`.
+        measure: Which error, a column of `runs_table`.
     """
     return tidy(
         {
@@ -35,12 +35,8 @@ def rate_errors(
             "diverged": diverged(record),
         }
         for variant, runs in records.items()
-        for record, error in zip(runs, _errors(runs, measure), strict=True)
+        for record, error in zip(runs, runs_table(runs)[measure], strict=True)
     )
-
-
-def _errors(runs: Sequence[RunRecord], measure: str) -> pd.Series[float]:
-    return (measures_table(runs) if measure in MEASURES else runs_table(runs))[measure]
 
 
 def best_rates(errors: pd.DataFrame) -> pd.DataFrame:

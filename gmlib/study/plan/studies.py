@@ -24,6 +24,7 @@ __all__ = [
     "neurons",
     "rate_grid",
     "sizes",
+    "two_by_two",
 ]
 
 TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -46,6 +47,17 @@ def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]
     """
     arms = ["BL", "BL+CAL", "FAN-IN", "KUMAR", "NOISE", "ANALYTIC", "LSUV", "ZERO-LAST"]
     return {ARMS[arm].label or arm: run_configs([arm], seeds, **settings) for arm in arms}
+
+
+def two_by_two(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs by variant: with and without fan-in scale, with and without calibration.
+
+    Args:
+        seeds: Seeds, the same for all variants.
+        **settings: Other settings of `RunConfig`, the same for all variants.
+    """
+    corners = ("BL", "BL+CAL", "FAN-IN", "KUMAR")
+    return {ARMS[arm].label or arm: run_configs([arm], seeds, **settings) for arm in corners}
 
 
 def dial(
@@ -273,6 +285,10 @@ def _flat(runs: Mapping[Any, list[RunConfig]]) -> list[RunConfig]:
     return [config for configs in runs.values() for config in configs]
 
 
+def _distinct(*studies: list[RunConfig]) -> list[RunConfig]:
+    return list(dict.fromkeys(config for configs in studies for config in configs))
+
+
 _FIVE, _THREE = list(range(5)), list(range(3))
 
 STUDIES: Mapping[str, list[RunConfig]] = {
@@ -302,16 +318,19 @@ STUDIES: Mapping[str, list[RunConfig]] = {
         for dataset in ("mnist", "fashion-mnist")
     },
     "ablation": _flat(ablation(_FIVE)),
+    "two by two": _flat(two_by_two(list(range(15)), gates=True)),
     "target std": _flat(dial("target_std", TARGETS, _FIVE)),
     "neurons": _flat(neurons([10, 100, 1000], _THREE, num_components=5, widths=(10,))),
     "calibration size": _flat(dial("calibration_size", CALIBRATION_SIZES, _FIVE)),
-    "budget": budget(
-        ["BL", "KUMAR"],
-        [1, 2, 5, 10, 20, 40],
-        [0, 100],
-        [0, 2, 3, 4, 5, 6, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
-        _THREE,
+    "budget": _distinct(
+        budget(
+            ["BL", "KUMAR"],
+            [1, 2, 5, 10, 20, 40],
+            [0, 100],
+            [0, 2, 3, 4, 5, 6, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
+            _THREE,
+        ),
+        budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
     ),
-    "budget, narrow": budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
 }
 """The committed runs, by study; some belong to several."""
