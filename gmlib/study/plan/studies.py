@@ -318,7 +318,6 @@ STUDIES: Mapping[str, list[RunConfig]] = {
         for dataset in ("mnist", "fashion-mnist")
     },
     "ablation": _flat(ablation(_FIVE)),
-    "two by two": _flat(two_by_two(list(range(15)), gates=True)),
     "target std": _flat(dial("target_std", TARGETS, _FIVE)),
     "neurons": _flat(neurons([10, 100, 1000], _THREE, num_components=5, widths=(10,))),
     "calibration size": _flat(dial("calibration_size", CALIBRATION_SIZES, _FIVE)),

@@ -222,7 +222,6 @@ def test_the_settings_that_are_tried_include_the_default() -> None:
 
 def test_the_numbers_of_runs() -> None:
     assert len(ids("budget")) == 153
-    assert len(ids("two by two")) == 60
     assert len(ids("divergence")) == 80
     assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
     assert len(ids("main study")) == len(ids("initialization")) == 15
