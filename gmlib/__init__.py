@@ -1,7 +1,8 @@
 """Gaussian mixture layers and their calibrated initialization, KUMAR."""
 
-from gmlib import functional, init
+from gmlib import functional, init, optim
 from gmlib.layer import FoldedGaussianMixtureLayer, GaussianMixtureLayer, fold, unfold
+from gmlib.optim import param_groups
 
 __all__ = [
     "FoldedGaussianMixtureLayer",
@@ -9,6 +10,8 @@ __all__ = [
     "fold",
     "functional",
     "init",
+    "optim",
+    "param_groups",
     "unfold",
 ]
 __version__ = "0.1.0"

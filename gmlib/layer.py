@@ -55,9 +55,7 @@ class MixtureLayer(nn.Module):
         self.out_features = out_features
         self.num_components = num_components
         K, C, d = num_components, out_features, in_features
-        weights, offsets = self.readout_names
-        shapes = {"mu": (K, d), "sigma": (K, d), weights: (K, C, d), offsets: (K, C)}
-        for name, shape in shapes.items():
+        for name, shape in self._shapes(K, C, d).items():
             try:
                 empty = torch.empty(shape, device=device, dtype=dtype)
             except (RuntimeError, AssertionError) as error:
@@ -68,6 +66,12 @@ class MixtureLayer(nn.Module):
                 ) from error
             setattr(self, name, nn.Parameter(empty))
         self.reset_parameters()
+
+    @classmethod
+    def _shapes(cls, K: int, C: int, d: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters by name."""
+        weights, offsets = cls.readout_names
+        return {"mu": (K, d), "sigma": (K, d), weights: (K, C, d), offsets: (K, C)}
 
     @property
     def readout(self) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,10 @@ from gmlib.study.analysis.closed_form import *
 from gmlib.study.analysis.comparisons import *
 from gmlib.study.analysis.coordinates import *
 from gmlib.study.analysis.curves import *
+from gmlib.study.analysis.overflow import *
 from gmlib.study.analysis.pairs import *
 from gmlib.study.analysis.propagation import *
 from gmlib.study.analysis.rates import *
+from gmlib.study.analysis.readings import *
 from gmlib.study.analysis.scale import *
 from gmlib.study.analysis.starts import *

@@ -33,9 +33,13 @@ from torch.nn.functional import cross_entropy
 
 from gmlib.layer import MixtureLayer, fold
 from gmlib.study import datasets
-from gmlib.study.analysis.text import Table
+from gmlib.study.analysis.curves import runs_table, tidy
+from gmlib.study.analysis.statistics import mean_range
+from gmlib.study.analysis.text import Table, ranged
 from gmlib.study.plan.config import RunConfig
+from gmlib.study.plan.studies import PREDICTED
 from gmlib.study.runs.measurements import Load, measurement
+from gmlib.study.runs.records import RunRecord
 from gmlib.study.runs.training import build_network, generator_of, reproducible_arithmetic
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "effective_rates",
     "first_moves",
     "moves_table",
+    "prediction_table",
     "rates_table",
 ]
 
@@ -307,5 +312,51 @@ def moves_table(moves: pd.DataFrame) -> Table:
             "logits move by": "{measured:.2g}",
             "predicted": "{predicted:.2g}",
             "difference": "{error:.1f %}",
+        },
+    )
+
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+
+def prediction_table(records: Mapping[str, Sequence[RunRecord]]) -> Table:
+    """What was predicted of settings before they were run, beside what they did.
+
+    Args:
+        records: Of `studies.predicted`, by name.
+
+    Returns:
+        One row a prediction: whether a setting would learn fast and why; the mean and range of the
+        error (%) at the end over the seeds, with that of always answering 0 for seeds that
+        diverged; the bound of what is fast, the geometric mean of KUMAR's errors in affine and in
+        folded coordinates; and whether the prediction came true.
+    """
+    errors = {name: runs_table(own).final for name, own in records.items()}
+    rows = []
+    for name, (fast, why, _) in PREDICTED.items():
+        layers = "one layer, " if len(records[name][0].config.widths) == 1 else ""
+        judges = [errors[f"{layers}{own}"].mean() for own in ("affine", "folded")]
+        bound = (judges[0] * judges[1]) ** 0.5
+        found = bool(errors[name].mean() < bound)
+        rows.append(
+            {
+                "setting": name,
+                "why": why,
+                "predicted": "fast" if fast else "slow",
+                **mean_range("error", errors[name]),
+                "bound": bound,
+                "found": "fast" if found else "slow",
+                "verdict": "as predicted" if found == fast else "otherwise",
+            }
+        )
+    return Table(
+        tidy(rows),
+        {"setting": "{setting}"},
+        {
+            "because": "{why}",
+            "predicted": "{predicted}",
+            "error (%)": ranged("error", "{:.1f}"),
+            "fast below": "{bound:.1f}",
+            "outcome": "{verdict}",
         },
     )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gmlib.study.analysis.readings import first_epochs
 from gmlib.study.claims.claim import Claim
 from gmlib.study.claims.metrics import METRICS
 from gmlib.study.claims.results import Runs
@@ -19,7 +20,7 @@ __all__ = ["Evidence", "is_about", "num_seeds"]
 
 
 class Evidence:
-    """The runs that statements are judged on: committed ones in a ledger, and those given.
+    """The runs that statements are judged on: those given, and the committed ones in a ledger.
 
     A statement names a study. It is judged on all runs that train as this study's do: the study's
     own, those of any other of `STUDIES`, and those given, provided that their settings are the same
@@ -30,13 +31,13 @@ class Evidence:
     happened to train, as a half-finished sweep or for another purpose.
 
     Args:
-        ledger: The ledger of the committed runs.
-        given: Further runs.
+        given: Runs.
+        ledger: The ledger of the committed runs; none of them counts by default.
     """
 
-    def __init__(self, ledger: Ledger, given: Runs = ()) -> None:
-        self._get = functools.cache(ledger.get)
+    def __init__(self, given: Runs = (), ledger: Ledger | None = None) -> None:
         self._given = given
+        self._get = functools.cache(ledger.get if ledger is not None else lambda _: None)
 
     def missing(self, claim: Claim) -> str:
         """What the ledger lacks of the statement's own study, as a clause; empty if nothing."""
@@ -52,14 +53,15 @@ class Evidence:
         study = [config for config in STUDIES[claim.study] if config.arm == arm]
         wanted = {_settings(config, claim.epochs) for config in study}
         committed = (c for c in (*study, *_committed()) if _settings(c, claim.epochs) in wanted)
+        needs_snapshots = METRICS[claim.metric].needs_snapshots
         found: dict[tuple[str, int], RunRecord] = {}
         for record in (*self._given, *filter(None, map(self._get, committed))):
             settings = _settings(record.config, claim.epochs)
-            if settings in wanted and (
-                record.snapshots or not METRICS[claim.metric].needs_snapshots
-            ):
-                found.setdefault((settings, record.config.seed), _start(record, claim.epochs))
-        return list(found.values())
+            if settings in wanted and (record.snapshots or not needs_snapshots):
+                found.setdefault((settings, record.config.seed), record)
+        if claim.epochs is not None:
+            return first_epochs(list(found.values()), claim.epochs)
+        return [replace(r, config=_unobserved(r.config)) for r in found.values()]
 
 
 def is_about(claim: Claim, config: RunConfig) -> bool:
@@ -102,16 +104,9 @@ def _settings(config: RunConfig, epochs: int | None) -> str:
     epochs = config.epochs if epochs is None else epochs
     if config.epochs < epochs:
         return ""
-    return replace(config, seed=0, epochs=epochs, snapshots=False, gates=False).run_id
+    return replace(_unobserved(config), seed=0, epochs=epochs).run_id
 
 
-def _start(record: RunRecord, epochs: int | None) -> RunRecord:
-    """The record of a run's first epochs, as if it had no more and recorded only curves."""
-    length = record.config.epochs
-    epochs = length if epochs is None else epochs
-    config = replace(record.config, epochs=epochs, snapshots=False, gates=False)
-    steps = record.curves["step"]
-    last = steps[-1] * epochs // max(length, 1)
-    kept = sum(step <= last for step in steps)
-    curves = {name: values[:kept] for name, values in record.curves.items()}
-    return replace(record, config=config, curves=curves, movement={}, gates={})
+def _unobserved(config: RunConfig) -> RunConfig:
+    """The configuration of a run that records no more than its curves."""
+    return replace(config, snapshots=False, gates=False)

@@ -26,14 +26,14 @@ Comparison = pd.DataFrame | str
 _NO_NUMBERS = "The note has no numbers for these settings."
 
 
-def table(page: str, records: Runs, ledger: str | os.PathLike[str] | None = None) -> Comparison:
+def table(page: str, records: Runs, ledger: Ledger | None = None) -> Comparison:
     """Compare the note's statements that a page of the book shows with the results of runs.
 
     Args:
         page: Name of a notebook, or ``"index"``.
-        records: The runs of the page, of any arms and seeds. They count beside the committed ones,
-            see `Evidence`. If one of them has other settings than the note, there is no comparison.
-        ledger: Folder of the records; the project's by default.
+        records: The runs, of any arms and seeds. If one of them has other settings than the note,
+            there is no comparison.
+        ledger: Ledger whose committed runs count beside these, see `Evidence`; none by default.
 
     Returns:
         One row per statement: the note's figure; ours, as mean (lowest to highest) over the seeds
@@ -43,7 +43,7 @@ def table(page: str, records: Runs, ledger: str | os.PathLike[str] | None = None
     claims = [claim for claim in load() if page in claim.tables]
     if not all(any(is_about(claim, record.config) for claim in claims) for record in records):
         return _NO_NUMBERS
-    evidence = Evidence(Ledger(ledger), records)
+    evidence = Evidence(records, ledger)
     rows = []
     for claim in claims:
         judgement = _assess(claim, evidence)
@@ -71,7 +71,7 @@ def review(ledger: str | os.PathLike[str] | None = None) -> pd.DataFrame:
         its 95 % interval and number of seeds, the verdict, and remarks. A statement is not measured
         if a record of its study is missing.
     """
-    evidence = Evidence(Ledger(ledger))
+    evidence = Evidence(ledger=Ledger(ledger))
     rows = []
     for claim in load():
         missing = evidence.missing(claim)

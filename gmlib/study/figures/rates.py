@@ -21,6 +21,7 @@ from gmlib.study.figures.style import (
 )
 
 __all__ = [
+    "output_changes",
     "rates",
     "sizes",
     "variants",
@@ -108,6 +109,41 @@ def sizes(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
                     own.legend(fontsize=8, handlelength=1.2, loc="upper left")
                 if column == 0:
                     own.set_ylabel(f"{rule}\nerror (%)")
+    return figure
+
+
+def output_changes(changes: pd.DataFrame) -> Figure:
+    """How far a layer's outputs move in some steps, against the number of components.
+
+    A row is a layer, with fixed rates on the left and scaled ones on the right; a line is a number
+    of steps, through the means over seeds.
+
+    Args:
+        changes: The output of `analysis.output_changes`.
+    """
+    layers, steps = sorted(changes.layer.unique()), sorted(changes.step.unique())
+    with mpl.style.context(STYLE, after_reset=True):
+        figure, axes = subplots(
+            len(layers), 2, 7.4, 0.6 + 2.5 * len(layers), sharex=True, sharey=True
+        )
+        for place, own in enumerate(axes):
+            layer, scaled = layers[place // 2], bool(place % 2)
+            chosen = changes[(changes.layer == layer) & (changes.scaled == scaled)]
+            for index, step in enumerate(steps):
+                mean = chosen[chosen.step == step].groupby("components").moved.mean()
+                color = mpl.colormaps["Reds"](0.35 + 0.65 * index / max(len(steps) - 1, 1))
+                label = f"{step:,} step{'s' if step > 1 else ''}"
+                own.plot(mean.index, mean, "o-", color=color, ms=4, label=label)
+            own.set(xscale="log", yscale="log", xticks=sorted(changes.components.unique()))
+            own.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            own.minorticks_off()
+            if place < 2:
+                own.set_title("rates times 10 / K" if scaled else "fixed rates")
+            if not scaled:
+                own.set_ylabel(f"layer {layer}\nchange of outputs")
+            if place >= len(axes) - 2:
+                own.set_xlabel("components K")
+        axes[1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

@@ -34,11 +34,13 @@ Panels = tuple[Figure, list[Axes]]
 COLORS = {name: arm.color for name, arm in ARMS.items() if arm.color}
 COLORS |= {arm.label: arm.color for arm in ARMS.values() if arm.label and arm.color}
 _BLUES = ("#a9c9e8", "#6fa3d2", "#3a76b4", "#174a80")
+COLORS |= {"BL, nothing between": _BLUES[0]}  # beside BL with a ReLU, which is in BL's colour
 COLORS |= {f"{10**n:,} neurons": color for n, color in enumerate(_BLUES, start=1)}
 _OTHERS = ("#3a8f5c", "#8357a4", "#1f9e9e", "#a0673b")
 COMPONENT_COLORS = ("#c8322b", "#2f6db5", "#3a8f5c", "#e39b28", "#8357a4", "#1f9e9e", "#a0673b")
 """Of the components of a layer, in turn."""
 _FOLDED = ", folded"  # as `RunConfig.label` has it
+_RELU = ", ReLU between"  # as `plan.studies.with_relu` has it
 _MARKERS = ("o", "s", "^", "D", "v", "P")  # by number of layers
 STYLE = {
     "figure.dpi": 150,
@@ -58,8 +60,8 @@ STYLE = {
 
 
 def arm_color(arm: str) -> str:
-    """Colour of an arm, the same wherever it is drawn and in whatever coordinates."""
-    name = arm.removesuffix(_FOLDED)
+    """Colour of an arm, the same wherever it is drawn, whatever its coordinates or ReLUs."""
+    name = arm.removesuffix(_FOLDED).removesuffix(_RELU)
     return COLORS.get(name) or _OTHERS[sum(name.encode()) % len(_OTHERS)]
 
 

@@ -68,6 +68,8 @@ class RunConfig:
         between: What stands between GM layers: ``"none"``, as in the note, or ``"relu"``.
         rate_factors: Factors of the learning rates of GM layers by parameter, such as
             ``{"A": 0.0}``, which freezes the `A` of all layers; a mapping, or pairs.
+        scaled_rates: Whether the readouts of folded layers learn at the rates of
+            `gmlib.param_groups`.
         gates: Whether to record the shares of test images to which the components of GM layers are
             open and shut.
         optimizer: ``"sgd"``, vanilla SGD, or ``"adam"``.
@@ -98,6 +100,7 @@ class RunConfig:
     coordinates: str = "affine"
     between: str = "none"
     rate_factors: tuple[tuple[str, float], ...] = ()
+    scaled_rates: bool = False
     gates: bool = False
     optimizer: str = "sgd"
     warmup: int = 0
@@ -125,7 +128,7 @@ class RunConfig:
             checked[name] = positive(name, getattr(self, name))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-        for name in ("snapshots", "gates"):
+        for name in ("snapshots", "gates", "scaled_rates"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         self.family.validate(self)

@@ -9,14 +9,16 @@ inputs as in a layer of one.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Generator, nn
 
-from gmlib.layer import GaussianMixtureLayer, MixtureLayer
-from gmlib.study.plan.coordinates import COORDINATES
+from gmlib.layer import FoldedGaussianMixtureLayer, GaussianMixtureLayer, MixtureLayer
+from gmlib.optim import readout_factor
+from gmlib.study.plan.coordinates import COORDINATES, LowRankLayer
 from gmlib.study.plan.neurons import NeuronLayer, draw_neurons
 
 if TYPE_CHECKING:
@@ -106,16 +108,27 @@ class _Mixture(Family):
     `G`: together ``d + K (d (C + 2) + 2 C)``. :math:`w_k`, :math:`A_k` and :math:`\sigma_k^2` do
     not depend on the input. `gm_layer` forms what it needs of them anew for every batch, at no more
     than ``K d (2 C + 1)`` a batch.
+
+    Of a rank `r` it has ``K (d (r + 1) + C (r + 1) + 1)`` parameters. With one variance a component
+    it takes ``d`` multiplications for the squares of `x`, and for each component ``d`` for the
+    mean, one for the variance, ``r d`` for :math:`Qx`, ``r`` for `G`, ``r C`` for `P` and ``C`` for
+    `F`.
     """
 
     name = "mixture"
     settings: ClassVar[tuple[str, ...]] = (
-        *("num_components", "lr_sigma", "coordinates", "between", "rate_factors", "gates"),
+        *("num_components", "lr_sigma", "coordinates", "between", "rate_factors", "scaled_rates"),
+        "gates",
     )
     layer: ClassVar[type[nn.Module]] = MixtureLayer
 
     def validate(self, config: RunConfig) -> None:
-        names = ("mu", "sigma", *COORDINATES[config.coordinates].readout_names)
+        if config.scaled_rates and config.coordinates != "folded":
+            raise ValueError(
+                "scaled_rates must be false but in 'folded' coordinates, got coordinates "
+                f"{config.coordinates!r}"
+            )
+        names = COORDINATES[config.coordinates]._shapes(1, 1, 1)
         for name, _ in config.rate_factors:
             if name not in names:
                 raise ValueError(
@@ -134,12 +147,19 @@ class _Mixture(Family):
 
     def learning_rate(self, config: RunConfig, parameter: str) -> float:
         rate = config.lr_sigma if parameter == "sigma" else config.lr
+        if config.scaled_rates and parameter in FoldedGaussianMixtureLayer.readout_names:
+            rate *= readout_factor(config.num_components)
         return rate * dict(config.rate_factors).get(parameter, 1.0)
 
     def num_parameters(self, config: RunConfig, d: int, C: int) -> int:
-        return config.num_components * (2 * d + C * d + C)
+        shapes = COORDINATES[config.coordinates]._shapes(config.num_components, C, d)
+        return sum(map(math.prod, shapes.values()))
 
     def multiplications(self, config: RunConfig, d: int, C: int) -> int:
+        layer = COORDINATES[config.coordinates]
+        if issubclass(layer, LowRankLayer):
+            r = layer.rank
+            return d + config.num_components * (d * (r + 1) + C * (r + 1) + r + 1)
         return d + config.num_components * (d * (C + 2) + 2 * C)
 
     def size(self, config: RunConfig) -> str:

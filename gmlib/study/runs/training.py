@@ -35,6 +35,7 @@ __all__ = [
     "reproducible_arithmetic",
     "train",
     "train_together",
+    "training_steps",
 ]
 
 
@@ -193,6 +194,22 @@ def first_step(config: RunConfig, dataset: datasets.Dataset) -> dict[str, float]
         }
 
 
+def training_steps(
+    network: nn.Module, config: RunConfig, dataset: datasets.Dataset
+) -> Iterator[Tensor]:
+    """Train a network of `build_network` step by step, with the batches and steps of :func:`train`.
+
+    To be used within :func:`reproducible_arithmetic`, as `train` is.
+
+    Yields:
+        The loss of each step, once it is taken: the parameters have moved, and still have the
+        gradients that moved them.
+    """
+    device = torch.device("cpu")
+    for losses in _steps([config], _Networks([network], device), dataset, device):
+        yield losses.squeeze(0)
+
+
 def evaluation_steps(epochs: int, steps_per_epoch: int) -> list[int]:
     """Steps at which a run is evaluated: 0, log-spaced in the first epoch, each epoch's end."""
     if epochs == 0:
@@ -284,8 +301,8 @@ class _Recorder:
         self._configs, self._networks, self._on_evaluation = configs, networks, on_evaluation
         self._x, self._y = dataset.x_test.to(device), dataset.y_test.to(device)
         config = configs[0]
-        steps_per_epoch = math.ceil(len(dataset.x_train) / config.batch_size)
-        self._due = set(evaluation_steps(config.epochs, steps_per_epoch))
+        self._steps_per_epoch = math.ceil(len(dataset.x_train) / config.batch_size)
+        self._due = set(evaluation_steps(config.epochs, self._steps_per_epoch))
         self._step = 0
         self._losses: list[Tensor] = []  # of the steps since the last evaluation
         self._curves: list[_Curves] = [{name: [] for name in CURVES} for _ in configs]
@@ -295,21 +312,16 @@ class _Recorder:
         self._snapshots: list[dict[str, list[NDArray[np.float32]]]] = [{} for _ in configs]
         self._gates: list[dict[str, list[list[float]]]] = [{} for _ in configs]
         self._evaluate()
-        self.after_epoch()
+        self._keep()
 
     def after_step(self, losses: Tensor) -> None:
-        """Note the losses, and evaluate if it is time."""
+        """Note the losses; evaluate, and keep the parameters, if it is time."""
         self._step += 1
         self._losses.append(losses)
         if self._step in self._due:
             self._evaluate()
-
-    def after_epoch(self) -> None:
-        """Keep the parameters, if that is wanted."""
-        if self._configs[0].snapshots:
-            for run, values in zip(self._snapshots, self._networks.values(), strict=True):
-                for name, value in values.items():
-                    run.setdefault(name, []).append(value)
+        if self._step % self._steps_per_epoch == 0:
+            self._keep()
 
     def results(self, reports: Iterable[ScaleReport]) -> list[_Result]:
         """Everything, run by run."""
@@ -324,6 +336,13 @@ class _Recorder:
             )
         ]
         return list(zip(self._curves, reports, kept, strict=True))
+
+    def _keep(self) -> None:
+        """Keep the parameters, if that is wanted."""
+        if self._configs[0].snapshots:
+            for run, values in zip(self._snapshots, self._networks.values(), strict=True):
+                for name, value in values.items():
+                    run.setdefault(name, []).append(value)
 
     def _evaluate(self) -> None:
         runs = len(self._configs)
@@ -357,16 +376,28 @@ def _train(
     device: torch.device,
     on_evaluation: Callable[[], object] | None,
 ) -> list[_Result]:
-    config = configs[0]  # in all but the seed
     built = [_built(config, dataset) for config in configs]
     networks = _Networks([network for network, _ in built], device)
+    recorder = _Recorder(configs, networks, dataset, device, on_evaluation)
+    for losses in _steps(configs, networks, dataset, device):
+        recorder.after_step(losses)
+    return recorder.results(report for _, report in built)
+
+
+def _steps(
+    configs: Sequence[RunConfig],
+    networks: _Networks,
+    dataset: datasets.Dataset,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Train, and yield the losses of each step, by run, once it is taken."""
+    config = configs[0]  # in all but the seed
     optimizer = OPTIMIZERS[config.optimizer](_parameter_groups(networks.parameters, config))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (config.warmup or 1), 1.0)
     )
     orders = [generator_of(config.seed, "order") for config in configs]
     x, y = dataset.x_train.to(device), dataset.y_train.to(device)
-    recorder = _Recorder(configs, networks, dataset, device, on_evaluation)
     for _ in range(config.epochs):
         # On the CPU: other devices draw other orders from the same seed.
         indices = torch.stack([torch.randperm(len(x), generator=order) for order in orders])
@@ -376,9 +407,7 @@ def _train(
             losses.sum().backward()
             optimizer.step()
             schedule.step()
-            recorder.after_step(losses.detach())
-        recorder.after_epoch()
-    return recorder.results(report for _, report in built)
+            yield losses.detach()
 
 
 def _built(config: RunConfig, dataset: datasets.Dataset) -> tuple[nn.Module, ScaleReport]:

@@ -16,6 +16,8 @@ from torch.nn.functional import cross_entropy
 from gmlib import functional
 from gmlib.study import analysis, datasets
 from gmlib.study.plan.config import RunConfig
+from gmlib.study.plan.studies import PREDICTED
+from gmlib.study.runs.records import RunRecord
 from gmlib.study.runs.training import build_network, train
 
 Configure = Callable[..., RunConfig]
@@ -172,3 +174,42 @@ def test_seeds_and_starts_are_told_apart(tiny: Configure) -> None:
     moves = analysis.first_moves(configs, 0.1)
     assert moves.groupby(["coordinates", "seed"], sort=False).ngroups == 3
     assert len(moves) == 15
+
+
+def test_predictions_are_judged_by_their_own_number_of_layers(
+    make_record: Callable[..., RunRecord],
+) -> None:
+    bounds = {"one layer, affine": 0.09, "one layer, folded": 0.04, "affine": 0.08, "folded": 0.02}
+    errors = {**bounds, **dict.fromkeys(PREDICTED, 0.05)}
+    errors["folded, LSUV"] = 0.03
+    records = {
+        name: [
+            make_record(
+                "KUMAR",
+                seed,
+                [0.9, error + change],
+                widths=(10,) if name.startswith("one layer") else (100, 10),
+            )
+            for seed, change in enumerate((-0.01, 0.01))
+        ]
+        for name, error in errors.items()
+    }
+    table = analysis.prediction_table(records)
+    assert list(table.text.index) == list(PREDICTED)
+    rows = table.numbers.set_index("setting")
+    single = [name for name in PREDICTED if name.startswith("one layer")]
+    assert rows.bound[single].tolist() == pytest.approx([6.0] * len(single))
+    assert rows.bound[[n for n in PREDICTED if n not in single]].tolist() == pytest.approx(
+        [4.0] * 5
+    )
+    # 5 % is fast for a single layer, and slow for the stack; 3 % is fast for it.
+    for name, (fast, _, _) in PREDICTED.items():
+        found = name in single or name == "folded, LSUV"
+        assert rows.verdict[name] == ("as predicted" if found == fast else "otherwise"), name
+    assert table.text.loc["folded, LSUV"].to_dict() == {
+        "because": "A moves at rate 1",
+        "predicted": "fast",
+        "error (%)": "3.0 (2.0 to 4.0)",
+        "fast below": "4.0",
+        "outcome": "as predicted",
+    }

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 
 import pytest
+import torch
 
-from gmlib.study import analysis
+from gmlib.study import analysis, datasets
+from gmlib.study.plan.config import RunConfig
 from gmlib.study.runs.records import RunRecord
+from gmlib.study.runs.training import build_network, train
 
 Ends = Callable[..., RunRecord]
 
@@ -67,3 +70,50 @@ def test_the_table_marks_the_best_and_counts_the_lost(
         "one": {"0.1": "7.00", "0.2": "5.00 *", "0.4": "1.00 (1 lost)"},
         "other": {"0.1": "10.50", "0.2": "7.50", "0.4": "2.25 *"},
     }
+
+
+# --- How far outputs move ------------------------------------------------------------------------
+
+
+def test_changes_of_outputs_are_those_of_training(
+    tiny: Callable[..., RunConfig], blobs: datasets.Dataset
+) -> None:
+    settings = {"coordinates": "folded", "between": "relu", "epochs": 2, "lr": 0.02, "seed": 3}
+    config = tiny("KUMAR", **settings, snapshots=True)
+    steps_per_epoch = len(blobs.x_train) // config.batch_size
+    steps = [1, steps_per_epoch, 2 * steps_per_epoch]
+    changes = analysis.output_changes([config], steps)
+    assert list(changes) == ["components", "scaled", "seed", "layer", "step", "moved"]
+    assert changes.step.tolist() == [step for step in steps for _ in (1, 2)]
+    assert changes.layer.tolist() == [1, 2] * 3
+    assert set(changes.components) == {config.num_components}
+    assert set(changes.seed) == {3}
+    network, _ = build_network(config, blobs)
+
+    def outputs() -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [network[0](blobs.x_test), network(blobs.x_test)]
+
+    start = outputs()
+    record = train(config)
+    for epoch in (1, 2):
+        values = {n: torch.from_numpy(v[epoch]) for n, v in record.snapshots.items()}
+        network.load_state_dict(values)
+        expected = [
+            (now - then).square().mean().sqrt().item()
+            for now, then in zip(outputs(), start, strict=True)
+        ]
+        found = changes[changes.step == epoch * steps_per_epoch].moved.tolist()
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_scaled_rates_are_told_apart(tiny: Callable[..., RunConfig]) -> None:
+    configs = [
+        tiny("KUMAR", coordinates="folded", num_components=K, scaled_rates=scaled)
+        for K in (2, 40)
+        for scaled in (False, True)
+    ]
+    changes = analysis.output_changes(configs, [1])
+    first = changes[changes.layer == 1].set_index(["components", "scaled"]).moved
+    assert first[40, False] > 2 * first[40, True]
+    assert first[2, False] < first[2, True]

@@ -56,50 +56,52 @@ def seeds(runs: list[RunRecord]) -> list[int]:
 
 
 def test_all_committed_runs_of_the_settings_count(ledger: Ledger) -> None:
-    baseline, kumar = Evidence(ledger).runs(claim(arms=("BL", "KUMAR")))
+    baseline, kumar = Evidence(ledger=ledger).runs(claim(arms=("BL", "KUMAR")))
     assert (seeds(baseline), seeds(kumar)) == ([0, 1], [0, 1, 5, 6])  # one run a seed
     assert {record.config for record in kumar} == set(run_configs(["KUMAR"], [0, 1, 5, 6], **TWO))
 
 
 def test_over_the_first_epochs_runs_of_any_length_count(ledger: Ledger) -> None:
-    (kumar,) = Evidence(ledger).runs(claim(arms=("KUMAR",), epochs=1))
+    (kumar,) = Evidence(ledger=ledger).runs(claim(arms=("KUMAR",), epochs=1))
     assert seeds(kumar) == [0, 1, 5, 6, 7]
     for record in kumar:
         assert record.config.epochs == 1
         assert record.curves["step"] == [0, 10]
         assert record.curves["test_error"] == [0.9, 0.5 - record.config.seed / 100]
-    (kumar,) = Evidence(ledger).runs(claim("divergence", arms=("KUMAR",), epochs=1))
+    (kumar,) = Evidence(ledger=ledger).runs(claim("divergence", arms=("KUMAR",), epochs=1))
     assert seeds(kumar) == [0, 1, 5, 6, 7]
-    (kumar,) = Evidence(ledger).runs(claim("divergence", arms=("KUMAR",)))
+    (kumar,) = Evidence(ledger=ledger).runs(claim("divergence", arms=("KUMAR",)))
     assert seeds(kumar) == [1, 7]
-    (start,) = Evidence(ledger).runs(claim(arms=("KUMAR",), epochs=0))
+    (start,) = Evidence(ledger=ledger).runs(claim(arms=("KUMAR",), epochs=0))
     assert [record.curves["step"] for record in start] == [[0]] * 5
 
 
 def test_components_are_those_of_runs_with_snapshots(ledger: Ledger) -> None:
-    (kumar,) = Evidence(ledger).runs(claim("propagation", "radius", arms=("KUMAR",)))
+    (kumar,) = Evidence(ledger=ledger).runs(claim("propagation", "radius", arms=("KUMAR",)))
     assert seeds(kumar) == [6]
-    (kumar,) = Evidence(ledger).runs(claim("propagation", arms=("KUMAR",)))
+    (kumar,) = Evidence(ledger=ledger).runs(claim("propagation", arms=("KUMAR",)))
     assert seeds(kumar) == [0, 1, 5, 6]
 
 
 def test_given_runs_count_and_come_first(ledger: Ledger, make_record: Make) -> None:
     given = [run(make_record, RunConfig("KUMAR", seed, **TWO)) for seed in (1, 9)]
     other = run(make_record, RunConfig("KUMAR", 3, gamma=0.1, target_std=2.0, **TWO))
-    (kumar,) = Evidence(ledger, [*given, other]).runs(claim(arms=("KUMAR",)))
+    (kumar,) = Evidence([*given, other], ledger).runs(claim(arms=("KUMAR",)))
     assert seeds(kumar) == [0, 1, 5, 6, 9]
     assert [record.config.seed for record in kumar[:2]] == [1, 9]
+    (kumar,) = Evidence(given).runs(claim(arms=("KUMAR",)))
+    assert seeds(kumar) == [1, 9]
 
 
 def test_what_is_missing_is_of_the_statements_own_study(ledger: Ledger) -> None:
     both = claim(arms=("BL", "KUMAR"))
-    assert Evidence(ledger).missing(both) == ""
+    assert Evidence(ledger=ledger).missing(both) == ""
     ledger.path(RunConfig("KUMAR", 5, gates=True, **TWO)).unlink()
-    assert Evidence(ledger).missing(both) == ""
+    assert Evidence(ledger=ledger).missing(both) == ""
     ledger.path(RunConfig("BL", 0, **TWO)).unlink()
-    assert Evidence(ledger).missing(both) == "1 of 4 records missing"
-    assert Evidence(ledger).missing(claim(arms=("KUMAR",))) == ""
-    assert Evidence(ledger).missing(claim("", "takes_no_labels")) == ""
+    assert Evidence(ledger=ledger).missing(both) == "1 of 4 records missing"
+    assert Evidence(ledger=ledger).missing(claim(arms=("KUMAR",))) == ""
+    assert Evidence(ledger=ledger).missing(claim("", "takes_no_labels")) == ""
 
 
 def test_what_a_statement_is_about(ledger: Ledger) -> None:

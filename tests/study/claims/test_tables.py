@@ -4,7 +4,6 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from gmlib.study.runs.records import RunRecord
 
 ROOT = Path(__file__).parents[3]
 PAGES = ["dynamics", "thresholds", "endpoints", "index"]
-table = partial(claims.table, ledger="no such folder")  # of nothing but the records given
 
 Make = Callable[..., RunRecord]
 
@@ -43,7 +41,7 @@ def verdicts(found: pd.DataFrame | str) -> dict[str, str]:
 
 
 def test_dynamics_agree(agreeing: list[RunRecord]) -> None:
-    found = verdicts(table("dynamics", agreeing))
+    found = verdicts(claims.table("dynamics", agreeing))
     worst = found.pop("BL after the first epoch, worst of five seeds")
     assert worst == "cannot be judged"  # of two
     assert set(found.values()) == {"holds"}
@@ -58,7 +56,7 @@ def test_dynamics_disagree(record: Make) -> None:
         record("KUMAR", 0, [12, 7, 6]),
         record("KUMAR", 1, [15, 7, 6]),
     ]
-    found = verdicts(table("dynamics", runs))
+    found = verdicts(claims.table("dynamics", runs))
     # Without the one that diverged.
     assert found["BL after the first epoch"] == "does not hold: 30.0 points below"
     assert found["seeds of BL that diverge"] == "does not hold: 1 above"
@@ -69,7 +67,7 @@ def test_dynamics_disagree(record: Make) -> None:
 
 
 def test_thresholds(agreeing: list[RunRecord]) -> None:
-    found = table("thresholds", agreeing)
+    found = claims.table("thresholds", agreeing)
     off = {name: verdict for name, verdict in verdicts(found).items() if verdict != "holds"}
     # 938 steps are the first epoch, and 1876 the second.
     assert off == {
@@ -82,7 +80,7 @@ def test_thresholds(agreeing: list[RunRecord]) -> None:
 
 def test_thresholds_disagree(record: Make) -> None:
     runs = [record("FC", 0, [4]), record("BL", 0, [9, 4.9]), record("KUMAR", 0, [9, 6])]
-    found = verdicts(table("thresholds", runs))
+    found = verdicts(claims.table("thresholds", runs))
     for arm in ("KUMAR", "BL"):  # all seeds, and none
         assert found[f"seeds of {arm} that reach 5 %"] == "does not hold"
     assert found["seeds of FC that reach 3.5 %"] == "does not hold"
@@ -90,13 +88,13 @@ def test_thresholds_disagree(record: Make) -> None:
 
 
 def test_endpoints(agreeing: list[RunRecord], record: Make) -> None:
-    found = verdicts(table("endpoints", agreeing))
+    found = verdicts(claims.table("endpoints", agreeing))
     assert found["BL, best"] == "holds in part: 0.03 points below"  # of 5.85 and 5.80
     assert found["KUMAR, final"] == "does not hold: 0.4 points below"
     assert found["pairs in which KUMAR's best is below BL's"] == "holds"
     assert found["seeds of FC whose final is below all of KUMAR's"] == "holds"
     worse = [record("KUMAR", 0, [9, 8]), record("BL", 0, [9, 7])]
-    found = verdicts(table("endpoints", worse))
+    found = verdicts(claims.table("endpoints", worse))
     assert found["pairs in which KUMAR's final is below BL's"] == "does not hold"
 
 
@@ -118,13 +116,15 @@ def layer(make_record: Make) -> Make:
 
 
 def test_propagation(layer: Make) -> None:
-    found = verdicts(table("propagation", [layer("BL", 0.0668, 0.1), layer("KUMAR", 0.07, 1.0)]))
+    found = verdicts(
+        claims.table("propagation", [layer("BL", 0.0668, 0.1), layer("KUMAR", 0.07, 1.0)])
+    )
     assert found["BL, final error"] == "holds"
     assert found["KUMAR, final error"] == "holds in part: 0.51 points above"  # by less than a tenth
     assert found["BL's final error less KUMAR's"] == "does not hold: 0.51 points below"
     moves = "in the plane drawn, distance from start to end: KUMAR's against BL's"
     assert found[moves] == "holds"
-    swapped = table("propagation", [layer("BL", 0.0668, 1.0), layer("KUMAR", 0.07, 0.1)])
+    swapped = claims.table("propagation", [layer("BL", 0.0668, 1.0), layer("KUMAR", 0.07, 0.1)])
     assert verdicts(swapped)[moves] == "does not hold"
 
 
@@ -149,7 +149,7 @@ def test_screen(screened: Make) -> None:
         for arm, start in {"BL": 60, "KUMAR": 30}.items()
         for seed in range(5, 15)
     ]
-    found = table("init_screen", records)
+    found = claims.table("init_screen", records)
     assert len(found) == 8
     assert set(found.verdict) == {"holds"}
     wins = found[found.note == "10 of 10"]
@@ -169,7 +169,7 @@ def test_screen_disagrees(screened: Make) -> None:
         screened("BL", 7, [1], losses=[1, *[math.nan] * 30]),
         screened("KUMAR", 5, [9], "fashion-mnist"),
     ]
-    found = verdicts(table("init_screen", runs))
+    found = verdicts(claims.table("init_screen", runs))
     assert found["MNIST, best: KUMAR lower"] == "holds"
     for name in ("smoothed final", "AUC"):
         assert found[f"MNIST, {name}: KUMAR lower"] == "does not hold"  # 1 of 2
@@ -183,14 +183,14 @@ def test_other_screens_are_not_held_against_the_note(
     settings: dict[str, Any], screened: Make
 ) -> None:
     records = [screened("KUMAR", 5, [4]), screened("BL", 5, [4], **settings)]
-    assert table("init_screen", records) == "The note has no numbers for these settings."
+    assert claims.table("init_screen", records) == "The note has no numbers for these settings."
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_was_not_run_is_not_measured(page: str, record: Make) -> None:
-    found = table(page, [record("FC", 0, [4.0])]).verdict
+    found = claims.table(page, [record("FC", 0, [4.0])]).verdict
     assert (found == "not measured").sum() >= len(found) - 1
-    assert (table(page, []).verdict == "not measured").all()
+    assert (claims.table(page, []).verdict == "not measured").all()
 
 
 @pytest.mark.parametrize(
@@ -205,16 +205,16 @@ def test_other_settings_are_not_held_against_the_note(
     page: str, settings: dict[str, Any], make_record: Make
 ) -> None:
     record = make_record("BL", epochs=20, **settings)
-    assert table(page, [record]) == "The note has no numbers for these settings."
+    assert claims.table(page, [record]) == "The note has no numbers for these settings."
 
 
 def test_settings_that_an_arm_does_not_use_do_not_count(record: Make) -> None:
-    assert not isinstance(table("dynamics", [record("FC", 0, [4], gamma=0.1)]), str)
+    assert not isinstance(claims.table("dynamics", [record("FC", 0, [4], gamma=0.1)]), str)
 
 
 def test_the_index_shows_some_of_what_the_chapters_show(agreeing: list[RunRecord]) -> None:
-    chosen = table("index", agreeing)
-    chapters = [table(page, agreeing) for page in PAGES[:3]]
+    chosen = claims.table("index", agreeing)
+    chapters = [claims.table(page, agreeing) for page in PAGES[:3]]
     assert len(chosen) == 10
     for quantity, row in chosen.iterrows():
         (found,) = [own.loc[quantity] for own in chapters if quantity in own.index]
@@ -245,8 +245,9 @@ def test_a_verdict_on_every_statement(reviewed: pd.DataFrame) -> None:
 def test_the_chapters_show_the_same_verdicts(reviewed: pd.DataFrame) -> None:
     records = [Ledger().get(config) for config in STUDIES["main study"]]
     for page in PAGES:  # on which it does not matter which of the records the page has
-        pd.testing.assert_frame_equal(claims.table(page, records), claims.table(page, records[:1]))
-        for quantity, row in claims.table(page, records).iterrows():
+        table = claims.table(page, records, Ledger())
+        pd.testing.assert_frame_equal(table, claims.table(page, records[:1], Ledger()))
+        for quantity, row in table.iterrows():
             name = quantity.replace(" %", "\N{NO-BREAK SPACE}%")
             same = reviewed[(reviewed.quantity == name) & (reviewed.note == row.note)]
             assert same.measured.tolist() == [row.ours]

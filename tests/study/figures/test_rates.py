@@ -80,3 +80,26 @@ def test_variants_are_dots_from_top_to_bottom_with_the_lost_counted() -> None:
     bars = [bar.get_segments()[0][0][0] for bar in axes.collections]
     assert bars == [2.5, 8.0]
     assert [text.get_text() for text in axes.texts] == ["1 of 2 diverged", "1 of 1 diverged"]
+
+
+def test_output_changes_have_fixed_rates_on_the_left() -> None:
+    changes = pd.DataFrame(
+        [
+            (K, scaled, seed, layer, step, step * (1.0 if scaled else K) + seed)
+            for K in (1, 10)
+            for scaled in (False, True)
+            for seed in (0, 2)
+            for layer in (1, 2)
+            for step in (1, 100)
+        ],
+        columns=["components", "scaled", "seed", "layer", "step", "moved"],
+    )
+    figure = figures.output_changes(changes)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["fixed rates", "rates times 10 / K"]
+    assert [axes.get_ylabel()[:7] for axes in figure.axes[::2]] == ["layer 1", "layer 2"]
+    for index, axes in enumerate(figure.axes):
+        lines = {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+        expected = {"1 step": [2.0, 2.0], "100 steps": [101.0, 101.0]}
+        if index % 2 == 0:
+            expected = {"1 step": [2.0, 11.0], "100 steps": [101.0, 1001.0]}
+        assert lines == expected

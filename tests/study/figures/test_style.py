@@ -35,6 +35,12 @@ def test_other_arms_have_colors_of_their_own() -> None:
     assert len({figures.arm_color(f"inits:arm{number}") for number in range(20)}) > 2
 
 
+def test_a_relu_between_the_layers_leaves_an_arm_its_color() -> None:
+    assert figures.arm_color("KUMAR, ReLU between, folded") == RED
+    assert figures.arm_color("BL, ReLU between") == BLUE
+    assert figures.arm_color("BL, nothing between") != BLUE
+
+
 def test_an_axis_of_percents_always_has_some_ticks(make_record: MakeRecord) -> None:
     high = curves_of(make_record, {("BL", 0): [0.9, 0.9, 0.88, 0.60, 0.43]})
     ticks = drawn(figures.dynamics(high))[0].get_yticks()

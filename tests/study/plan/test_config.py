@@ -28,11 +28,18 @@ ALL_SETTINGS = {
     "coordinates": "folded",
     "between": "relu",
     "rate_factors": {"mu": 0.0},
+    "scaled_rates": True,
     "gates": True,
 }
-MIXTURE = {"num_components", "lr_sigma", "coordinates", "between", "rate_factors", "gates"}
+MIXTURE = {
+    *("num_components", "lr_sigma", "coordinates", "between", "rate_factors", "scaled_rates"),
+    "gates",
+}
 # Younger than the first records: left out of a name at the default.
-YOUNGER = ("coordinates", "between", "rate_factors", "gates", "optimizer", "warmup", "held_out")
+YOUNGER = (
+    *("coordinates", "between", "rate_factors", "scaled_rates", "gates"),
+    *("optimizer", "warmup", "held_out"),
+)
 # Written out once more, so that a change of `plan.arms.ARMS` has to be meant.
 SETTINGS_OF_ARM = {
     "FC": set(),
@@ -71,7 +78,10 @@ A_DATASET = (
     "the form 'package.module:function'"
 )
 A_STANDARDIZATION = "one of 'image', 'dataset', 'pixel', 'range'"
-SOME_COORDINATES = "one of 'affine', 'folded', 'centered', 'whitened', 'centered and whitened'"
+SOME_COORDINATES = (
+    "one of 'affine', 'folded', 'centered', 'whitened', 'centered and whitened', 'rank 0', "
+    "'rank 1', 'rank 2', 'rank 4'"
+)
 FROM_0 = "an integer of at least 0"
 FROM_1 = "an integer of at least 1"
 POSITIVE = "a positive, finite number"
@@ -122,6 +132,7 @@ def config(**settings: Any) -> RunConfig:
         ("snapshots", 1, "true or false"),
         ("snapshots", "yes", "true or false"),
         ("gates", None, "true or false"),
+        ("scaled_rates", "yes", "true or false"),
     ],
 )
 def test_a_bad_value_is_named_with_what_came_and_what_is_allowed(
@@ -164,6 +175,7 @@ def test_factors_of_rates_are_numbers_from_0_on(factors: object) -> None:
         ("centered", "'mu', 'sigma', 'U', 'w'"),
         ("whitened", "'mu', 'sigma', 'W', 'v'"),
         ("centered and whitened", "'mu', 'sigma', 'W', 'w'"),
+        ("rank 0", "'mu', 'sigma', 'P', 'Q', 'w'"),
     ],
 )
 def test_factors_of_rates_are_for_parameters_that_there_are(coordinates: str, names: str) -> None:
@@ -175,6 +187,15 @@ def test_factors_of_rates_are_for_parameters_that_there_are(coordinates: str, na
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         config(coordinates=coordinates, rate_factors={"B": 1.0})
+
+
+@pytest.mark.parametrize("coordinates", ["affine", "centered"])
+def test_rates_are_scaled_in_folded_coordinates_alone(coordinates: str) -> None:
+    message = (
+        f"scaled_rates must be false but in 'folded' coordinates, got coordinates {coordinates!r}"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        config(coordinates=coordinates, scaled_rates=True)
 
 
 def test_factors_of_rates_have_one_form() -> None:
@@ -334,7 +355,10 @@ def test_every_field_is_tested_below() -> None:
 @pytest.mark.parametrize("arm", SETTINGS_OF_ARM)
 @pytest.mark.parametrize(("field", "value"), ALL_SETTINGS.items())
 def test_a_setting_counts_where_the_arm_uses_it(arm: str, field: str, value: object) -> None:
-    plain, changed = config(arm=arm), config(arm=arm, **{field: value})
+    plain = config(arm=arm)
+    if field == "scaled_rates":  # in folded coordinates alone
+        plain = config(arm=arm, coordinates="folded")
+    changed = dataclasses.replace(plain, **{field: value})
     used = field in SETTINGS_OF_ARM[arm]
     assert (field in changed.canonical()) == used
     assert (field in plain.canonical()) == (used and field not in YOUNGER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from training_checks import values
 
+from gmlib.functional import gm_layer_folded
 from gmlib.study import datasets
+from gmlib.study.analysis.budgets import num_parameters
 from gmlib.study.plan.config import RunConfig
-from gmlib.study.plan.coordinates import COORDINATES
+from gmlib.study.plan.coordinates import COORDINATES, RANKS
 from gmlib.study.runs.gates import OPEN, SHUT, gates
 from gmlib.study.runs.ledger import Ledger
 from gmlib.study.runs.records import RunRecord
@@ -35,7 +38,7 @@ Configure = Callable[..., RunConfig]
 # --- Coordinates between -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("coordinates", [c for c in COORDINATES if not c.startswith("rank")])
 @pytest.mark.parametrize("arm", ["BL", "KUMAR", "LSUV"])
 def test_all_coordinates_start_from_one_function(
     arm: str, coordinates: str, tiny: Configure, blobs: datasets.Dataset
@@ -72,6 +75,38 @@ def test_the_readouts_are_what_their_coordinates_say(
             component = {name: value[k] for name, value in own.items()}
             for expected, got in zip(readout(component, own["sigma"][k]), found, strict=True):
                 np.testing.assert_allclose(got[k], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize("arm", ["FAN-IN", "KUMAR"])
+def test_a_layer_of_a_rank_is_a_folded_one(
+    arm: str, rank: int, tiny: Configure, blobs: datasets.Dataset
+) -> None:
+    config = tiny(arm, coordinates=f"rank {rank}", num_components=3)
+    network, report = build_network(config, blobs)
+    x = blobs.x_test
+    for layer, scale in zip(network, report, strict=True):
+        assert layer.rank == rank
+        sigma = layer.sigma.expand(-1, layer.in_features)
+        expected = gm_layer_folded(x, layer.mu, sigma, layer.P @ layer.Q, layer.w)
+        x = layer(x)
+        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-5)
+        assert scale.std_after == (pytest.approx(0.5, rel=1e-4) if arm == "KUMAR" else ANY)
+    assert sum(p.numel() for p in network.parameters()) == num_parameters(
+        config, blobs.num_features
+    )
+
+
+def test_one_sigma_moves_by_the_mean_of_what_each_would(
+    tiny: Configure, blobs: datasets.Dataset
+) -> None:
+    network, _ = build_network(tiny("FAN-IN", coordinates="rank 1", widths=(3,)), blobs)
+    (layer,) = network
+    cross_entropy(layer(blobs.x_test), blobs.y_test).backward()
+    sigma = layer.sigma.detach().expand(-1, layer.in_features).clone().requires_grad_()
+    logits = gm_layer_folded(blobs.x_test, layer.mu, sigma, layer.P @ layer.Q, layer.w)
+    cross_entropy(logits, blobs.y_test).backward()
+    torch.testing.assert_close(layer.sigma.grad, sigma.grad.mean(1, keepdim=True))
 
 
 # --- ReLUs between, rates, optimizers ------------------------------------------------------------
