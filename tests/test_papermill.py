@@ -92,9 +92,10 @@ def test_the_budget_at_other_sizes(tmp_path):
     texts = shown(execute("budget", tmp_path, seeds=[905], epochs=1, **sizes, jobs=2))
     assert len(list((tmp_path / "ledger").glob("*.json"))) == 3
     assert len(list((tmp_path / "ledger/measurements").glob("num-features-*.json"))) == 1
-    assert "KUMAR\N{NO-BREAK SPACE}784→10" in texts[1]
-    assert "9,418" in texts[2]
-    assert "FC\N{NO-BREAK SPACE}784→2→10" in texts[2]
+    assert "KUMAR less BL" in texts[1]
+    assert "KUMAR\N{NO-BREAK SPACE}784→10" in texts[2]
+    assert "9,418" in texts[3]
+    assert "FC\N{NO-BREAK SPACE}784→2→10" in texts[3]
 
 
 def test_statements_without_records_are_not_measured(tmp_path):

@@ -52,24 +52,7 @@ def hits_of(threshold: float, **steps: dict[int, float]) -> pd.DataFrame:
     )
 
 
-def runs_of(**errors: dict[int, float | None]) -> pd.DataFrame:
-    """Runs by arm and seed, with their best error; None for one that diverged."""
-    return pd.DataFrame(
-        [
-            {
-                "arm": arm,
-                "seed": seed,
-                "best": 90.2 if error is None else error,
-                "final": 90.2 if error is None else 2 * error,
-                "diverged": error is None,
-            }
-            for arm, seeds in errors.items()
-            for seed, error in seeds.items()
-        ]
-    )
-
-
-def measures_of(dataset: str = "mnist", **errors: dict[int, float | None]) -> pd.DataFrame:
+def runs_of(dataset: str = "mnist", **errors: dict[int, float | None]) -> pd.DataFrame:
     """Runs by arm and seed, with measures made from one error; None for one that diverged."""
     return pd.DataFrame(
         [
@@ -77,15 +60,24 @@ def measures_of(dataset: str = "mnist", **errors: dict[int, float | None]) -> pd
                 "dataset": dataset,
                 "arm": arm,
                 "seed": seed,
-                "best": 90.2 if error is None else error,
-                "smoothed": 90.2 if error is None else 2 * error,
-                "auc": 90.2 if error is None else 3 * error,
+                "smoothed": 90.2 if error is None else error,
+                "best": 90.2 if error is None else 2 * error,
+                "final": 90.2 if error is None else 3 * error,
+                "auc": 90.2 if error is None else 4 * error,
                 "diverged": error is None,
             }
             for arm, seeds in errors.items()
             for seed, error in seeds.items()
         ]
     )
+
+
+def estimate(name: str, *values: float) -> dict[str, float]:
+    """The mean of values with its 95 % interval, from a table of Student's t."""
+    t = (math.nan, 12.7062047, 4.3026527, 3.1824463)[len(values) - 1] if values else math.nan
+    mean = sum(values) / len(values) if values else math.nan
+    margin = t * float(pd.Series(values, dtype=float).std()) / math.sqrt(max(len(values), 1))
+    return spread(name, mean, mean - margin, mean + margin)
 
 
 def with_stds(record: RunRecord, *stds: float) -> RunRecord:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from gmlib.study import datasets
-from gmlib.study.analysis.curves import measures_table, movement_table, tidy
+from gmlib.study.analysis.curves import movement_table, runs_table, tidy
 from gmlib.study.analysis.text import Table, ranged, unbroken
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.plan.families import DENSE
@@ -74,7 +74,7 @@ def budget_table(
     """
     rows = []
     for own in _networks(records).values():
-        config, runs = own[0].config, measures_table(own)
+        config, runs = own[0].config, runs_table(own)
         errors = runs[measure]
         rows.append(
             {

@@ -18,23 +18,30 @@ from gmlib.study.analysis.curves import (
     runs_table,
     tidy,
     trained,
-    trained_pairs,
 )
-from gmlib.study.analysis.statistics import mean_range, median_range, t_interval
-from gmlib.study.analysis.text import Table, ranged
+from gmlib.study.analysis.statistics import mean_interval, mean_range, median_range
+from gmlib.study.analysis.text import Table, estimated, ranged
 from gmlib.study.runs.records import RunRecord
 
 __all__ = [
+    "arm_differences",
     "depth_table",
+    "difference_table",
     "divergence_table",
     "init_summary",
     "measures_summary",
     "threshold_table",
     "training_losses",
+    "two_by_two_table",
     "variant_table",
 ]
 
-_ERRORS = {"first_epoch": "epoch 1", "best": "best", "final": "final"}  # columns of `runs_table`
+_ENDS = {name: MEASURES[name] for name in ("smoothed", "best", "final")}
+_ERRORS = {"first_epoch": "epoch 1", **_ENDS}  # columns of `runs_table`
+_DIFFERENCES = {
+    **{name: estimated(column) for column, name in _ENDS.items()},
+    "pairs": "{pairs}",
+}
 _DIVERGED = "{diverged} of {seeds}"
 
 
@@ -42,7 +49,7 @@ def measures_summary(runs: pd.DataFrame) -> Table:
     """Count the diverged seeds by data set and arm, and average the measures (%) of the others.
 
     Args:
-        runs: The output of `measures_table`.
+        runs: The output of `runs_table`.
 
     Returns:
         One row per data set and arm: the numbers of seeds and of those that diverged, and mean and
@@ -174,8 +181,8 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> Table:
 
     Returns:
         One row per depth and arm: the output std of the last layer at the start; seeds that
-        diverged; the test error (%) after the first epoch, the best and the final, as mean and
-        range over the seeds that trained.
+        diverged; the test error (%) after the first epoch, the smoothed final, the best and the
+        final one, as mean and range over the seeds that trained.
     """
     rows = []
     for depth, own in records.items():
@@ -202,27 +209,20 @@ def depth_table(records: Mapping[int, Sequence[RunRecord]]) -> Table:
     )
 
 
-def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> Table:
-    """Tabulate initial scale, divergence and test errors of each variant, and paired differences.
+def variant_table(records: Mapping[str, Sequence[RunRecord]]) -> Table:
+    """Tabulate initial scale, divergence and test errors of each variant.
 
     Returns:
         One row per variant: std of the logits at the start; seeds that diverged; the test error (%)
-        after the first epoch, the best and the final, as mean and range over the seeds that
-        trained; seeds that reached 5 % and the median of their first-hit steps; the mean paired
-        difference of the final error from that of `reference`, in percentage points, with its
-        95 % interval by Student's t (a single pair has none) and the number of pairs in which both
-        trained.
+        after the first epoch, the smoothed final, the best and the final one, as mean and range
+        over the seeds that trained (the last two are shown without the range); seeds that reached
+        5 % and the median of their first-hit steps.
     """
     runs, starts = by_variant(records, runs_table), by_variant(records, init_table)
     rows = []
     for variant, own in records.items():
         layers = starts[starts.arm == variant]
         steps = first_hits(own, [5.0]).step
-        pairs, _ = trained_pairs(runs, variant, reference)
-        if variant == reference:
-            pairs = pairs[:0]  # not compared with itself
-        difference = pairs.final - pairs.final_other
-        low, high = t_interval(difference)
         rows.append(
             {
                 "variant": variant,
@@ -231,24 +231,119 @@ def variant_table(records: Mapping[str, Sequence[RunRecord]], reference: str) ->
                 **_errors(runs, variant),
                 "reached": int(steps.count()),
                 "step": steps.median(),
-                "pairs": len(difference),
-                "difference": difference.mean(),
-                "difference_low": low,
-                "difference_high": high,
             }
         )
-    mean, interval = "{difference:+.2f}", "[{difference_low:+.2f}, {difference_high:+.2f}]"
     return Table(
         tidy(rows),
         {"variant": "{variant}"},
         {
             "std of logits": "{std:two digits}",
             "diverged": _DIVERGED,
-            **{name: ranged(column, "{:.2f}") for column, name in _ERRORS.items()},
+            "epoch 1": ranged("first_epoch", "{:.1f}"),
+            "smoothed final": ranged("smoothed", "{:.2f}"),
+            "best": "{best:.2f}|–",
+            "final": "{final:.2f}|–",
             "steps to 5 %": "{step:,.0f} ({reached} of {seeds})|–",
-            f"final, less {reference}'s": f"{mean} {interval}, {{pairs}}|{mean}, {{pairs}}|–",
         },
     )
+
+
+def difference_table(records: Mapping[str, Sequence[RunRecord]], reference: str) -> Table:
+    """Tabulate the paired differences of each variant's errors from those of a reference.
+
+    Args:
+        records: By variant.
+        reference: The variant to compare with. If it is not among them, there are no pairs.
+
+    Returns:
+        One row per variant other than `reference`: the number of pairs in which both trained, and
+        the mean over these pairs of the difference, in percentage points, of the smoothed final,
+        the best and the final error, with its 95 % interval by Student's t (a single pair has
+        none).
+    """
+    errors = {variant: _by_seed(runs_table(own)) for variant, own in records.items()}
+    theirs = errors.get(reference, pd.DataFrame(columns=list(_ERRORS), dtype=float))
+    rows = [
+        {"variant": variant, **_differences(own - theirs)}
+        for variant, own in errors.items()
+        if variant != reference
+    ]
+    return Table(
+        tidy(rows),
+        {f"less {reference}": "{variant}"},
+        _DIFFERENCES,
+    )
+
+
+def arm_differences(
+    records: Mapping[str, Sequence[RunRecord]], arm: str = "KUMAR", other: str = "BL"
+) -> Table:
+    """Tabulate the paired differences ``arm - other`` of errors in several settings.
+
+    Args:
+        records: Runs of both arms, by setting.
+        arm: The arm that is expected to have lower errors.
+        other: The arm to compare with.
+
+    Returns:
+        One row per setting; else as `difference_table`.
+    """
+    rows = []
+    for setting, own in records.items():
+        runs = runs_table(own)
+        ours, theirs = (_by_seed(runs[runs.arm == name]) for name in (arm, other))
+        rows.append({"setting": setting, **_differences(ours - theirs)})
+    return Table(tidy(rows), {f"{arm} less {other}": "{setting}"}, _DIFFERENCES)
+
+
+def two_by_two_table(
+    records: Mapping[str, Sequence[RunRecord]],
+    rows: Mapping[str, tuple[str, str]],
+    columns: Sequence[str],
+) -> Table:
+    """Tabulate what each of two choices does, given the other, and their interaction.
+
+    Args:
+        records: By variant.
+        rows: The two variants of each row of the two-by-two, by the row's name.
+        columns: Names of the two columns.
+
+    Returns:
+        One row per comparison, with the number of pairs (by seed) in which all of its variants
+        trained, and the mean difference of the test errors, in percentage points, with its 95 %
+        interval by Student's t: the second column less the first in each row, and the second row
+        less the first in each column; last the interaction, which is the former difference in the
+        second row less that in the first.
+    """
+    errors = {variant: _by_seed(runs_table(own)) for variant, own in records.items()}
+    (above, (a, b)), (below, (c, d)) = ((row, [errors[own] for own in rows[row]]) for row in rows)
+    first, second = columns
+    comparisons = {
+        f"{above}: {second}, less {first}": b - a,
+        f"{below}: {second}, less {first}": d - c,
+        f"{first}: {below}, less {above}": c - a,
+        f"{second}: {below}, less {above}": d - b,
+        "interaction": (d - c) - (b - a),
+    }
+    return Table(
+        tidy({"comparison": name, **_differences(own)} for name, own in comparisons.items()),
+        {"difference": "{comparison}"},
+        {_ERRORS["first_epoch"]: estimated("first_epoch"), **_DIFFERENCES},
+    )
+
+
+def _by_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The errors in a `runs_table` of one variant, of the seeds that trained, one row each."""
+    return runs[~runs.diverged].set_index("seed")[list(_ERRORS)]
+
+
+def _differences(differences: pd.DataFrame) -> dict[str, float]:
+    """The number of pairs, and the mean and interval of each column over them."""
+    pairs = differences.dropna()
+    row: dict[str, float] = {"pairs": len(pairs)}
+    for column in pairs:
+        row |= mean_interval(str(column), pairs[column])
+    return row
 
 
 def training_losses(records: Mapping[str, Sequence[RunRecord]]) -> Table:

@@ -20,7 +20,6 @@ __all__ = [
     "first_hits",
     "groups",
     "init_table",
-    "measures_table",
     "movement_table",
     "runs_table",
     "tidy",
@@ -29,11 +28,17 @@ __all__ = [
 ]
 
 MEASURES: Mapping[str, str] = {
-    "best": "best",
     "smoothed": "smoothed final",
+    "best": "best",
+    "final": "final",
     "auc": "AUC",
 }
-"""What the note's screen measures of a run: columns of `measures_table`, with their names."""
+"""Measures of a run's test error, with their names: columns of `runs_table`.
+
+The first is the one that conclusions rest on. The error at the end of a single epoch is partly
+luck, since at a constant learning rate it jumps from epoch to epoch, and the lowest error is chosen
+by looking at the test set.
+"""
 _LAST_EPOCHS = 5  # of which `smoothed` is the mean
 
 
@@ -47,25 +52,24 @@ def curves_table(records: Iterable[RunRecord]) -> pd.DataFrame:
 
     ``epoch`` is a fraction within epochs.
     """
-    return tidy(
-        {
-            "dataset": record.config.dataset,
-            "arm": record.config.label,
-            "seed": record.config.seed,
-            "step": step,
-            "epoch": record.config.epochs * step / max(record.curves["step"][-1], 1),
-            "test_error": 100.0 * error,
-            "test_loss": loss,
-            "diverged": diverged(record),
-        }
-        for record in records
-        for step, error, loss in zip(
-            record.curves["step"],
-            record.curves["test_error"],
-            record.curves["test_loss"],
-            strict=True,
-        )
-    )
+    rows = []
+    for record in records:
+        config, curves = record.config, record.curves
+        run = {"dataset": config.dataset, "arm": config.label, "seed": config.seed}
+        fate = {"diverged": diverged(record)}
+        evaluations = zip(curves["step"], curves["test_error"], curves["test_loss"], strict=True)
+        rows += [
+            {
+                **run,
+                "step": step,
+                "epoch": config.epochs * step / max(curves["step"][-1], 1),
+                "test_error": 100.0 * error,
+                "test_loss": loss,
+                **fate,
+            }
+            for step, error, loss in evaluations
+        ]
+    return tidy(rows)
 
 
 def at_epoch_ends(curves: pd.DataFrame) -> pd.DataFrame:
@@ -81,40 +85,17 @@ def _epoch_errors(record: RunRecord) -> NDArray[np.float64]:
 
 
 def runs_table(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row a run: arm, seed, first_epoch, best and final test error (%), diverged.
+    """One row a run: dataset, arm, seed, first_epoch, its `MEASURES`, diverged; errors in percent.
 
-    ``best`` is the lowest error at the end of an epoch, ``final`` the error at the end of the
-    last, ``first_epoch`` that at the end of the first.
-    """
-    rows = []
-    for record in records:
-        errors = _epoch_errors(record)
-        rows.append(
-            {
-                "arm": record.config.label,
-                "seed": record.config.seed,
-                "first_epoch": errors[0],
-                "best": errors.min(),
-                "final": errors[-1],
-                "diverged": diverged(record),
-            }
-        )
-    return tidy(rows)
-
-
-def measures_table(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row a run: dataset, arm, seed, three measures of its test error (%), diverged.
-
-    ``best`` is the lowest error at the end of an epoch. ``smoothed`` is the mean over the ends of
-    the last five epochs, or of all if there are fewer. ``auc`` is the area under the curve of the
-    error at the ends of epochs, a bar of width one an epoch, divided by the number of epochs: their
-    mean, and so an error itself.
+    ``first_epoch`` is the test error at the end of the first epoch. ``smoothed`` is the mean over
+    the ends of the last five epochs, or of all if there are fewer. ``best`` is the lowest error at
+    the end of an epoch, ``final`` the error at the end of the last. ``auc`` is the area under the
+    curve of the error at the ends of epochs, a bar of width one an epoch, divided by the number of
+    epochs: their mean, and so an error itself.
 
     Raises:
         ValueError: If there are no runs.
     """
-    if not records:
-        raise ValueError("there are no runs: datasets, arms and seeds each need at least one entry")
     rows = []
     for record in records:
         errors = _epoch_errors(record)
@@ -123,12 +104,16 @@ def measures_table(records: Sequence[RunRecord]) -> pd.DataFrame:
                 "dataset": record.config.dataset,
                 "arm": record.config.label,
                 "seed": record.config.seed,
-                "best": errors.min(),
+                "first_epoch": errors[0],
                 "smoothed": errors[-_LAST_EPOCHS:].mean(),
+                "best": errors.min(),
+                "final": errors[-1],
                 "auc": errors.mean(),
                 "diverged": diverged(record),
             }
         )
+    if not rows:
+        raise ValueError("there are no runs: datasets, arms and seeds each need at least one entry")
     return tidy(rows)
 
 

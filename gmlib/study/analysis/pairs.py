@@ -7,90 +7,41 @@ from collections.abc import Sequence
 import pandas as pd
 
 from gmlib.study.analysis.curves import MEASURES, at_epoch_ends, groups, tidy, trained_pairs
-from gmlib.study.analysis.statistics import (
-    bootstrap_interval,
-    median_interval,
-    median_range,
-    sign_test,
-    t_interval,
-    wins,
-)
-from gmlib.study.analysis.text import Table, ranged
+from gmlib.study.analysis.statistics import mean_interval, median_range, sign_test, wins
+from gmlib.study.analysis.text import Table, estimated, ranged
 
-__all__ = ["epochs_to_match", "paired_differences", "paired_medians", "windows_table"]
+__all__ = ["blocks_table", "epochs_to_match", "paired_differences", "windows_table"]
 
 _WINS = "{wins} of {pairs}"
 
 
-def paired_differences(
-    runs: pd.DataFrame, columns: Sequence[str], arm: str = "KUMAR", other: str = "BL"
-) -> Table:
-    """Differences ``arm - other`` of errors, seed by seed, over the pairs in which both trained.
-
-    Returns:
-        One row per column: the number of pairs and of those lost to divergence, wins of `arm` with
-        the two-sided p-value of the sign test, the mean difference in percentage points, and its
-        95 % intervals by the bootstrap over pairs and by Student's t.
-    """
-    pairs, num_lost = trained_pairs(runs, arm, other)
-    rows = []
-    for column in columns:
-        difference = pairs[column] - pairs[f"{column}_other"]
-        bootstrap, student = bootstrap_interval(difference), t_interval(difference)
-        rows.append(
-            {
-                "error": column,
-                **_pairs(difference, num_lost),
-                "difference": difference.mean(),
-                "bootstrap_low": bootstrap[0],
-                "bootstrap_high": bootstrap[1],
-                "t_low": student[0],
-                "t_high": student[1],
-            }
-        )
-    return Table(
-        tidy(rows),
-        {"test error": "{error}"},
-        {
-            "pairs": "{pairs}",
-            "lost to divergence": "{lost}",
-            f"{arm} lower": _WINS,
-            "sign test p": "{p:.2g}",
-            "mean difference": "{difference:.2f}",
-            "bootstrap 95 %": "[{bootstrap_low:.2f}, {bootstrap_high:.2f}]",
-            "t 95 %": "[{t_low:.2f}, {t_high:.2f}]",
-        },
-    )
-
-
-def paired_medians(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> Table:
-    """Differences ``arm - other`` of the measures, seed by seed, and their median.
+def paired_differences(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") -> Table:
+    """Differences ``arm - other`` of the measures, seed by seed, over the pairs that trained.
 
     Args:
-        runs: The output of `measures_table`.
+        runs: The output of `runs_table`.
         arm: The arm that is expected to have lower errors.
         other: The arm to compare with.
 
     Returns:
-        One row per data set and measure, over the pairs in which both arms trained: wins of `arm`,
-        the number of pairs lost to divergence, the two-sided p-value of the sign test, the median
-        difference in percentage points, and its `median_interval` with the interval's coverage.
+        One row per data set and measure: the number of pairs in which both arms trained and of
+        those lost to divergence, wins of `arm` with the two-sided p-value of the sign test, and the
+        mean difference in percentage points with its 95 % interval by Student's t.
     """
     rows = []
     for (dataset,), group in groups(runs, ["dataset"]):
         pairs, num_lost = trained_pairs(group, arm, other)
         for column, name in MEASURES.items():
             difference = pairs[column] - pairs[f"{column}_other"]
-            low, high, coverage = median_interval(difference)
             rows.append(
                 {
                     "dataset": dataset,
                     "measure": name,
-                    **_pairs(difference, num_lost),
-                    "difference": difference.median(),
-                    "difference_low": low,
-                    "difference_high": high,
-                    "coverage": coverage,
+                    "pairs": len(difference),
+                    "lost": num_lost,
+                    "wins": wins(difference),
+                    "p": sign_test(difference),
+                    **mean_interval("difference", difference),
                 }
             )
     return Table(
@@ -99,18 +50,52 @@ def paired_medians(runs: pd.DataFrame, arm: str = "KUMAR", other: str = "BL") ->
         {
             f"{arm} lower": _WINS,
             "pairs lost": "{lost}",
-            "sign test p": "{p:.2g}",
-            "median": "{difference:.2f}",
-            "interval": "[{difference_low:.2f}, {difference_high:.2f}]",
-            "coverage": "{coverage:.1f %}",
+            "sign test p": "{p:.2g}|–",
+            "mean difference": "{difference:+.2f}|–",
+            "95 %": "[{difference_low:+.2f}, {difference_high:+.2f}]|–",
         },
+    )
+
+
+def blocks_table(
+    curves: pd.DataFrame, length: int = 5, arm: str = "KUMAR", other: str = "BL"
+) -> Table:
+    """Tabulate how the difference ``arm - other`` changes in the course of training.
+
+    Args:
+        curves: The output of `curves_table`.
+        length: Epochs of a block; the last one may be shorter.
+        arm: The arm that is expected to have lower errors.
+        other: The arm to compare with.
+
+    Returns:
+        One row per data set and block of epochs, over the pairs in which both arms trained: the
+        number of pairs, and the mean over these of the difference, averaged over the ends of the
+        block's epochs, in percentage points, with its 95 % interval by Student's t.
+    """
+    rows = []
+    for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
+        differences = ours - theirs
+        for start in range(0, len(differences), length):
+            block = differences.iloc[start : start + length]
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "first": start + 1,
+                    "last": start + len(block),
+                    "pairs": len(block.columns),
+                    **mean_interval("difference", block.mean()),
+                }
+            )
+    return Table(
+        tidy(rows), {"epochs": "{dataset:title}"}, {"{first} to {last}": estimated("difference")}
     )
 
 
 def windows_table(
     curves: pd.DataFrame, windows: Sequence[int], arm: str = "KUMAR", other: str = "BL"
 ) -> Table:
-    """Wins and median difference by data set, for means over various numbers of last epochs.
+    """Wins and mean difference by data set, for means over various numbers of last epochs.
 
     The mean over the last epoch is the final error, and the mean over all epochs is the AUC. Those
     between are smoothed final errors.
@@ -124,7 +109,7 @@ def windows_table(
 
     Returns:
         One row per data set and window, over the pairs in which both arms trained: wins of `arm`
-        and the median over pairs of ``arm - other`` in percentage points.
+        and the mean over pairs of ``arm - other`` in percentage points.
     """
     rows = []
     for dataset, (ours, theirs) in _paired_curves(curves, arm, other).items():
@@ -139,7 +124,7 @@ def windows_table(
                     "epochs": window,
                     "pairs": len(means),
                     "wins": wins(means),
-                    "difference": means.median(),
+                    "difference": means.mean(),
                 }
             )
     return Table(
@@ -203,13 +188,3 @@ def _paired_curves(
         seeds = ours.columns.intersection(theirs.columns)
         paired[dataset] = (ours[seeds], theirs[seeds])
     return paired
-
-
-def _pairs(difference: pd.Series, num_lost: int) -> dict[str, float]:
-    """Numbers of pairs, of pairs lost to divergence and of wins, and p-value of the sign test."""
-    return {
-        "pairs": len(difference),
-        "lost": num_lost,
-        "wins": wins(difference),
-        "p": sign_test(difference),
-    }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gmlib.layer import MixtureLayer
 from gmlib.study import datasets
-from gmlib.study.analysis.curves import MEASURES, diverged, measures_table, runs_table, tidy
+from gmlib.study.analysis.curves import diverged, runs_table, tidy
 from gmlib.study.analysis.text import Table
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.runs.measurements import Load, measurement
@@ -34,7 +34,7 @@ def rate_errors(
 
     Args:
         records: By variant, each at several learning rates.
-        measure: Which error: a column of `runs_table`, or of `measures_table`.
+        measure: Which error, a column of `runs_table`.
     """
     return tidy(
         {
@@ -45,12 +45,8 @@ def rate_errors(
             "diverged": diverged(record),
         }
         for variant, runs in records.items()
-        for record, error in zip(runs, _errors(runs, measure), strict=True)
+        for record, error in zip(runs, runs_table(runs)[measure], strict=True)
     )
-
-
-def _errors(runs: Sequence[RunRecord], measure: str) -> pd.Series[float]:
-    return (measures_table(runs) if measure in MEASURES else runs_table(runs))[measure]
 
 
 def best_rates(errors: pd.DataFrame) -> pd.DataFrame:

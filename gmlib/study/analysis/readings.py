@@ -18,14 +18,19 @@ __all__ = ["as_the_note", "divergence_pairs", "first_epochs", "readings_table"]
 _NOTE_SEEDS = 5
 
 
-def first_epochs(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Runs cut at the end of the first epoch: the curves are those of runs of one epoch."""
+def first_epochs(records: Sequence[RunRecord], number: int = 1) -> list[RunRecord]:
+    """Runs cut at the end of an epoch: the curves are those of runs of so many epochs.
+
+    Args:
+        records: The runs, of `number` epochs or more.
+        number: Epochs to keep.
+    """
     cut = []
     for record in records:
-        end = record.curves["step"][-1] // record.config.epochs
+        end = record.curves["step"][-1] * number // max(record.config.epochs, 1)
         kept = sum(step <= end for step in record.curves["step"])
         curves = {name: curve[:kept] for name, curve in record.curves.items()}
-        config = replace(record.config, epochs=1, snapshots=False, gates=False)
+        config = replace(record.config, epochs=number, snapshots=False, gates=False)
         cut.append(
             replace(record, config=config, curves=curves, movement={}, snapshots={}, gates={})
         )

@@ -15,6 +15,7 @@ from gmlib.study.datasets.catalogue import dataset_title
 
 __all__ = [
     "Table",
+    "estimated",
     "labelled",
     "ranged",
     "two_digits",
@@ -97,6 +98,11 @@ def ranged(name: str, form: str, otherwise: str = "–") -> str:
         form.replace("{", "{" + part) for part in (name, f"{name}_low", f"{name}_high")
     )
     return f"{middle} ({low} to {high})|{otherwise}"
+
+
+def estimated(name: str) -> str:
+    """Return the template of a mean difference with its interval, named as by `mean_interval`."""
+    return f"{{{name}:+.2f}} [{{{name}_low:+.2f}}, {{{name}_high:+.2f}}]|{{{name}:+.2f}}|–"
 
 
 def unbroken(text: str) -> str:

@@ -4,6 +4,7 @@
 `claims.toml`      the note's statements, and the metrics that measure them
 `claim`            the class of statements, and a reader of the file
 `metrics`          metrics of runs; `motion` has those of their components
+`evidence`         the runs that a statement is judged on
 `results`          results of metrics, and comparisons of arms' results
 `verdicts`         the rule that gives a verdict on a statement from a result
 `tables`           statements, results and verdicts as tables and as text

@@ -36,7 +36,8 @@ class Claim:
             empty where the metric is given the runs of all arms.
         arms: The arms whose runs are measured, in this order.
         study: The study that these runs belong to, one of `studies.STUDIES`; empty for a metric
-            that needs no runs.
+            that needs no runs. Other runs with the same settings count, too, see `Evidence`.
+        epochs: The number of epochs, from the start, that the statement is about; all if None.
         parameters: Further arguments of the metric.
         against: Parameters that differ for the arms compared with the first arm or, if there are
             none, for the first arm when it is compared with itself.
@@ -64,6 +65,7 @@ class Claim:
     compare: str = ""
     arms: tuple[str, ...] = ()
     study: str = ""
+    epochs: int | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     against: Mapping[str, Any] = field(default_factory=dict)
     unit: str = ""

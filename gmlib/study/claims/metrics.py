@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -23,7 +24,6 @@ from gmlib.study.analysis.curves import (
     curves_table,
     diverged,
     first_hits,
-    measures_table,
     runs_table,
 )
 from gmlib.study.claims.motion import apart, displacement, radius, rotates, size
@@ -50,24 +50,41 @@ class Metric:
         """Measure the runs."""
         return Result(self.function(*arms, **parameters), self.entries)
 
+    @property
+    def needs_snapshots(self) -> bool:
+        """Whether it measures components, which only runs with snapshots tell of."""
+        return "components" in self.entries
+
 
 # Errors of the runs that trained.
 
 
-def error(runs: Runs, *, measures: Sequence[str], worst: bool = False) -> pd.Series:
+def error(runs: Runs, *, measures: Sequence[str]) -> pd.Series:
     """Test error (%), by measure and seed.
 
     Args:
         runs: The runs. Those that diverged are left out.
-        measures: Any of ``best``, ``final``, ``smoothed`` and ``auc``, as in `runs_table` and
-            `measures_table`, and ``epoch N``, the error at the end of that epoch.
-        worst: Return only the highest error.
+        measures: Any of the `MEASURES` of `runs_table`, and ``epoch N``, the error at the end of
+            that epoch.
     """
-    measured = measures_table(runs)[["seed", "smoothed", "auc"]]
-    table = runs_table(runs).merge(measured, on="seed").set_index("seed")
-    table = _by_epoch(runs).add_prefix("epoch ").join(table)
+    table = _by_epoch(runs).add_prefix("epoch ").join(runs_table(runs).set_index("seed"))
     errors: pd.Series = pd.concat({name: table[name] for name in measures}, names=["measure"])
-    return errors.nlargest(1) if worst else errors
+    return errors
+
+
+def worst_of_five(runs: Runs, *, measure: str) -> pd.Series:
+    """The highest error among the first five seeds that trained, the next five, and so on.
+
+    The highest of a few seeds grows with their number, and the note has five. Fewer than five at
+    the end do not count.
+
+    Args:
+        runs: The runs. Those that diverged are left out.
+        measure: As in `error`.
+    """
+    errors = error(runs, measures=[measure]).sort_index()
+    whole = errors.iloc[: len(errors) // 5 * 5]
+    return whole.groupby(np.arange(len(whole)) // 5).max()
 
 
 def error_by_epoch(runs: Runs, *, statistic: str) -> pd.Series:
@@ -218,6 +235,7 @@ _BY_ENTRIES: Mapping[str, Sequence[Callable[..., pd.Series]]] = {
         *(error, best_epoch, trains, steps_to, reaches, num_steps, steps_above_guessing),
         *(initial_std, initial_loss),
     ],
+    "groups of five seeds": [worst_of_five],
     "epochs": [error_by_epoch],
     "components": [displacement, radius, size, rotates],
     "pairs of components": [apart],

@@ -20,7 +20,11 @@ __all__ = ["COMPARISONS", "Result", "Runs"]
 Runs = Sequence[RunRecord]
 """The runs of one arm."""
 
-_SAMPLED = ("seeds", "pairs")  # entries that are samples, which have an interval
+_SAMPLED = (
+    "seeds",
+    "pairs",
+    "groups of five seeds",
+)  # entries that are samples, which have an interval
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,7 @@ No measured number is stored: each is computed from records when a table is made
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -15,10 +13,9 @@ import pandas as pd
 from gmlib.study.analysis.curves import diverged
 from gmlib.study.analysis.text import labelled, unbroken
 from gmlib.study.claims.claim import Claim, load
+from gmlib.study.claims.evidence import Evidence, is_about, num_seeds
 from gmlib.study.claims.results import Runs
 from gmlib.study.claims.verdicts import VERDICTS, Judgement, judge
-from gmlib.study.plan.config import RunConfig
-from gmlib.study.plan.studies import STUDIES
 from gmlib.study.runs.ledger import Ledger
 
 __all__ = ["by_section", "details", "review", "statements", "summary", "table"]
@@ -29,32 +26,34 @@ Comparison = pd.DataFrame | str
 _NO_NUMBERS = "The note has no numbers for these settings."
 
 
-def table(page: str, records: Runs) -> Comparison:
+def table(page: str, records: Runs, ledger: Ledger | None = None) -> Comparison:
     """Compare the note's statements that a page of the book shows with the results of runs.
 
     Args:
         page: Name of a notebook, or ``"index"``.
         records: The runs, of any arms and seeds. If one of them has other settings than the note,
             there is no comparison.
+        ledger: Ledger whose committed runs count beside these, see `Evidence`; none by default.
 
     Returns:
         One row per statement: the note's figure; ours, as mean (lowest to highest) over the seeds
-        that trained; the verdict, with the distance of the mean from the note's range.
+        that trained; the number of seeds; the verdict, with the distance of the mean from the
+        note's range.
     """
     claims = [claim for claim in load() if page in claim.tables]
-    studies = {claim.study for claim in claims}
-    if not all(any(_is_of(record.config, study) for study in studies) for record in records):
+    if not all(any(is_about(claim, record.config) for claim in claims) for record in records):
         return _NO_NUMBERS
-    source = _given(records)
+    evidence = Evidence(records, ledger)
     rows = []
     for claim in claims:
-        judgement = _assess(claim, source)
+        judgement = _assess(claim, evidence)
         verdict = ": ".join(filter(None, [judgement.verdict, judgement.off]))
         rows.append(
             {
                 "quantity": claim.quantity,
                 "note": claim.stated_text,
                 "ours": judgement.measured,
+                "seeds": judgement.seeds,
                 "verdict": verdict,
             }
         )
@@ -69,13 +68,14 @@ def review(ledger: str | os.PathLike[str] | None = None) -> pd.DataFrame:
 
     Returns:
         One row per statement, indexed by its name: its place and words in the note, the result with
-        its 95 % interval, the verdict, and remarks. A statement is not measured if a record that it
-        needs is missing.
+        its 95 % interval and number of seeds, the verdict, and remarks. A statement is not measured
+        if a record of its study is missing.
     """
-    source = _recorded(Ledger(ledger))
+    evidence = Evidence(ledger=Ledger(ledger))
     rows = []
     for claim in load():
-        judgement = _assess(claim, source)
+        missing = evidence.missing(claim)
+        judgement = _not_measured(missing) if missing else _assess(claim, evidence)
         rows.append(
             {
                 "id": claim.id,
@@ -87,6 +87,7 @@ def review(ledger: str | os.PathLike[str] | None = None) -> pd.DataFrame:
                 "reading": claim.reading,
                 "measured": judgement.measured,
                 "interval": judgement.interval,
+                "seeds": judgement.seeds,
                 "verdict": judgement.verdict,
                 "off": judgement.off,
                 "remark": judgement.remark,
@@ -132,7 +133,9 @@ def statements(reviewed: pd.DataFrame, section: str) -> str:
             meaning = f"read as {row['reading']}" if row["reading"] else row["note"]
             says += f"<br>*{row['quantity']}*: {meaning}"
         interval = unbroken(f"95 %: {row['interval']}") if row["interval"] else ""
-        measured = [row["measured"].replace(" to ", unbroken(" to ")), interval, row["remark"]]
+        seeds = f"seeds: {row['seeds']}" if row["seeds"] else ""
+        result = row["measured"].replace(" to ", unbroken(" to "))
+        measured = [result, interval, seeds, row["remark"]]
         verdict = f"**{row['verdict']}**"
         if row["off"]:
             verdict += f"<br>{row['off']}"
@@ -159,70 +162,23 @@ def _typeset(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.replace(" %", "\N{NO-BREAK SPACE}%", regex=True)
 
 
-# --- From records to judgements ------------------------------------------------------------------
-
-Source = Callable[[Claim], list[Runs] | str]
-"""Function that returns the runs that a statement needs, arm by arm, or why they are missing."""
-
-
-def _assess(claim: Claim, source: Source) -> Judgement:
+def _assess(claim: Claim, evidence: Evidence) -> Judgement:
     if claim.why:
         return Judgement("–", "cannot be judged", remark=claim.why)
-    runs = source(claim)
-    if isinstance(runs, str):
-        return Judgement("not measured", "not measured", remark=runs)
-    judgement = judge(claim, claim.measure(runs))
+    runs = evidence.runs(claim)
+    if not all(runs):
+        return _not_measured("there are no such runs")
     lost = [
         f"{arm}: {num} of {len(own)} diverged"
         for arm, own in zip(claim.arms, runs, strict=True)
         if (num := sum(map(diverged, own)))
     ]
-    return replace(judgement, remark="; ".join(lost))
-
-
-def _given(records: Runs) -> Source:
-    """Return a source of the runs among `records`, whatever their seeds."""
-
-    def find(claim: Claim) -> list[Runs] | str:
-        runs = [
-            [r for r in records if r.config.arm == arm and _is_of(r.config, claim.study)]
-            for arm in claim.arms
-        ]
-        return list[Runs](runs) if all(runs) else "there are no such runs"
-
-    return find
-
-
-def _recorded(ledger: Ledger) -> Source:
-    """Return a source of committed runs in a ledger: all that a statement needs, or none."""
-    find = functools.cache(ledger.get)
-
-    def get(claim: Claim) -> list[Runs] | str:
-        configs = [c for c in STUDIES.get(claim.study, []) if c.arm in claim.arms]
-        records = [record for record in map(find, configs) if record is not None]
-        if len(records) < len(configs):
-            missing = len(configs) - len(records)
-            return f"{missing} of {len(configs)} records missing"
-        return [[r for r in records if r.config.arm == arm] for arm in claim.arms]
-
-    return get
-
-
-def _is_of(config: RunConfig, study: str) -> bool:
-    """Whether a run has a study's settings, whatever its arm and seed."""
-    settings = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in config.canonical().items()
-        if name not in ("arm", "seed", "snapshots")
-    }
-    return any(
-        all(getattr(theirs, name) == value for name, value in settings.items())
-        and (config.snapshots or not theirs.snapshots)
-        for theirs in _distinct(study)
+    return replace(
+        judge(claim, claim.measure(runs)),
+        seeds=num_seeds(claim.arms, runs) if runs else "",
+        remark="; ".join(lost),
     )
 
 
-@functools.cache
-def _distinct(study: str) -> frozenset[RunConfig]:
-    """The distinct settings of a study, each with the same arm and seed."""
-    return frozenset(replace(config, arm="KUMAR", seed=0) for config in STUDIES.get(study, []))
+def _not_measured(remark: str) -> Judgement:
+    return Judgement("not measured", "not measured", remark=remark)

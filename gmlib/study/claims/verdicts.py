@@ -22,6 +22,7 @@ class Judgement:
         verdict: One of `VERDICTS`.
         interval: The 95 % interval, as text; empty if there is none.
         off: Distance of a mean from the note's range, as text.
+        seeds: How many seeds it rests on, as text; empty if on no runs.
         remark: How many runs diverged, or why there is no verdict.
     """
 
@@ -29,6 +30,7 @@ class Judgement:
     verdict: str
     interval: str = ""
     off: str = ""
+    seeds: str = ""
     remark: str = ""
 
 

@@ -34,7 +34,7 @@ def variants(runs: pd.DataFrame, column: str = "smoothed") -> Figure:
     Counts of those that diverged stand at the right edge.
 
     Args:
-        runs: As `analysis.measures_table` gives, with variants for arms, from top to bottom.
+        runs: As `analysis.runs_table` gives, with variants for arms, from top to bottom.
         column: Of the error.
     """
     names = list(runs.arm.unique())

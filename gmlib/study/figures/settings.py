@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from gmlib.study.analysis.curves import MEASURES
 from gmlib.study.figures.style import (
     COLORS,
     COMPONENT_COLORS,
@@ -64,7 +65,7 @@ def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) 
 
 
 def dial(runs: Sequence[Mapping[float, pd.DataFrame]], xlabels: Sequence[str]) -> Figure:
-    """Test error after the first epoch, best and final against a setting of KUMAR.
+    """Test error after the first epoch, best and smoothed final against a setting of KUMAR.
 
     A line joins the means over the seeds that trained, a dot is a seed; counts of those that
     diverged stand at the upper edge.
@@ -74,7 +75,7 @@ def dial(runs: Sequence[Mapping[float, pd.DataFrame]], xlabels: Sequence[str]) -
         xlabels: Names of the settings.
     """
     styles = {"first_epoch": ("after epoch 1", "o", "#e39b28"), "best": ("best", "s", "#3a8f5c")}
-    styles["final"] = ("final", "D", COLORS["KUMAR"])
+    styles["smoothed"] = (MEASURES["smoothed"], "D", COLORS["KUMAR"])
     with mpl.style.context(STYLE, after_reset=True):
         figure, panels = subplots(1, len(runs), 4.4 * len(runs), 3.6, sharey=True)
         for axes, tables, xlabel in zip(panels, runs, xlabels, strict=True):
@@ -153,7 +154,11 @@ def feature_learning(tables: Mapping[float, pd.DataFrame]) -> Figure:
     Args:
         tables: By target std, as `analysis.movement_table` gives.
     """
-    parameters = {"mu": "means of the clouds", "sigma": "deviations of the clouds", "U": "readouts"}
+    parameters = {
+        "mu": "means of the clouds",
+        "sigma": "deviations of the clouds",
+        "U": "readout weights U",
+    }
     layers = sorted({layer for table in tables.values() for layer in table.layer}) or [1]
     with mpl.style.context(STYLE, after_reset=True):
         figure, panels = subplots(1, len(layers), 4.6 * len(layers), 3.6, sharey=True)

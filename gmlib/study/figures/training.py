@@ -108,8 +108,7 @@ def two_by_two(
     """Test error by step for two choices with two values each, one panel per combination.
 
     Every panel shows its own seeds and their mean in colour, and the means of the other panels in
-    grey. Diverged seeds are dotted and left out of the mean, whose last value is written in the
-    panel.
+    grey. Diverged seeds are dotted and left out of the mean; the panel counts them.
 
     Args:
         curves: The output of `analysis.curves_table`, with the variants as arms.
@@ -138,10 +137,7 @@ def two_by_two(
             axes.plot(mean.index, mean, color=color, lw=2.4, label=variant)
             lost = curves[(curves.arm == variant) & curves.diverged].seed.nunique()
             seeds = curves[curves.arm == variant].seed.nunique()
-            notes = [variant]
-            notes += [f"final {mean.iloc[-1]:.1f} %"] if len(mean) else []
-            notes += [f"{lost} of {seeds} diverged"] if lost else []
-            text = "\n".join(notes)
+            text = f"{variant}\n{lost} of {seeds} diverged" if lost else variant
             axes.text(0.04, 0.05, text, transform=axes.transAxes, color=color, va="bottom")
             axes.set(xscale="log", yscale="log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -207,7 +203,7 @@ def screen(curves: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
     Args:
         curves: The output of `analysis.curves_table`.
-        runs: The output of `analysis.measures_table`.
+        runs: The output of `analysis.runs_table`.
     """
     datasets = list(runs.dataset.unique())
     with mpl.style.context(STYLE, after_reset=True):

@@ -32,6 +32,7 @@ __all__ = [
     "readings",
     "sizes",
     "tuned",
+    "two_by_two",
     "with_relu",
 ]
 
@@ -55,6 +56,17 @@ def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]
     """
     arms = ["BL", "BL+CAL", "FAN-IN", "KUMAR", "NOISE", "ANALYTIC", "LSUV", "ZERO-LAST"]
     return {ARMS[arm].label or arm: run_configs([arm], seeds, **settings) for arm in arms}
+
+
+def two_by_two(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs by variant: with and without fan-in scale, with and without calibration.
+
+    Args:
+        seeds: Seeds, the same for all variants.
+        **settings: Other settings of `RunConfig`, the same for all variants.
+    """
+    corners = ("BL", "BL+CAL", "FAN-IN", "KUMAR")
+    return {ARMS[arm].label or arm: run_configs([arm], seeds, **settings) for arm in corners}
 
 
 def dial(
@@ -475,6 +487,10 @@ def _flat(runs: Mapping[Any, list[RunConfig]]) -> list[RunConfig]:
     return [config for configs in runs.values() for config in configs]
 
 
+def _distinct(*studies: list[RunConfig]) -> list[RunConfig]:
+    return list(dict.fromkeys(config for configs in studies for config in configs))
+
+
 _FIVE, _THREE = list(range(5)), list(range(3))
 _FRESH = list(range(200, 215))
 
@@ -508,15 +524,17 @@ STUDIES: Mapping[str, list[RunConfig]] = {
     "target std": _flat(dial("target_std", TARGETS, _FIVE)),
     "neurons": _flat(neurons([10, 100, 1000], _THREE, num_components=5, widths=(10,))),
     "calibration size": _flat(dial("calibration_size", CALIBRATION_SIZES, _FIVE)),
-    "budget": budget(
-        ["BL", "KUMAR"],
-        [1, 2, 5, 10, 20, 40],
-        [0, 100],
-        [0, 2, 3, 4, 5, 6, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
-        _THREE,
+    "budget": _distinct(
+        budget(
+            ["BL", "KUMAR"],
+            [1, 2, 5, 10, 20, 40],
+            [0, 100],
+            [0, 2, 3, 4, 5, 6, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
+            _THREE,
+        ),
+        budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
     ),
     "readings": _flat(readings(_FRESH, epochs=1)),
     "ReLU between": _flat(with_relu(_FRESH)),
-    "budget, narrow": budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
 }
 """The committed runs, by study; some belong to several."""

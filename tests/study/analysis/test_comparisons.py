@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from made_runs import MakeRecord, assert_numbers, hits_of, measures_of, spread, with_stds
+from made_runs import (
+    MakeRecord,
+    assert_numbers,
+    estimate,
+    hits_of,
+    runs_of,
+    spread,
+    with_stds,
+)
 from scipy import stats
 
 from gmlib.init import LayerScale
@@ -21,8 +30,8 @@ from gmlib.study.runs.records import RunRecord
 def test_measures_summary() -> None:
     runs = pd.concat(
         [
-            measures_of(BL={0: 4.0, 1: 7.0, 2: 4.0, 3: None}, KUMAR={0: None}),
-            measures_of("own:images", KUMAR={0: 1.5}),
+            runs_of(BL={0: 4.0, 1: 7.0, 2: 4.0, 3: None}, KUMAR={0: None}),
+            runs_of("own:images", KUMAR={0: 1.5}),
         ]
     )
     table = analysis.measures_summary(runs)
@@ -30,29 +39,30 @@ def test_measures_summary() -> None:
         table,
         {
             **{"dataset": "mnist", "arm": "BL", "seeds": 4, "diverged": 1},
-            **spread("best", 5.0, 4.0, 7.0),
-            **spread("smoothed", 10.0, 8.0, 14.0),
-            **spread("auc", 15.0, 12.0, 21.0),
+            **(spread("smoothed", 5.0, 4.0, 7.0) | spread("best", 10.0, 8.0, 14.0)),
+            **(spread("final", 15.0, 12.0, 21.0) | spread("auc", 20.0, 16.0, 28.0)),
         },
         {
             **{"dataset": "mnist", "arm": "KUMAR", "seeds": 1, "diverged": 1},
-            **(spread("best") | spread("smoothed") | spread("auc")),
+            **(spread("smoothed") | spread("best") | spread("final") | spread("auc")),
         },
         {
             **{"dataset": "own:images", "arm": "KUMAR", "seeds": 1, "diverged": 0},
-            **(spread("best", 1.5) | spread("smoothed", 3.0) | spread("auc", 4.5)),
+            **(spread("smoothed", 1.5) | spread("best", 3.0)),
+            **(spread("final", 4.5) | spread("auc", 6.0)),
         },
     )
     text = table.text
     assert text.loc["MNIST, BL"].to_dict() == {
         "seeds": 4,
         "diverged": 1,
-        "best": "5.00 (4.00 to 7.00)",
-        "smoothed final": "10.00 (8.00 to 14.00)",
-        "AUC": "15.00 (12.00 to 21.00)",
+        "smoothed final": "5.00 (4.00 to 7.00)",
+        "best": "10.00 (8.00 to 14.00)",
+        "final": "15.00 (12.00 to 21.00)",
+        "AUC": "20.00 (16.00 to 28.00)",
     }
-    assert text.loc["MNIST, KUMAR", [*curves.MEASURES.values()]].tolist() == ["–"] * 3
-    assert text.loc["own:images, KUMAR", "AUC"] == "4.50"
+    assert text.loc["MNIST, KUMAR", [*curves.MEASURES.values()]].tolist() == ["–"] * 4
+    assert text.loc["own:images, KUMAR", "AUC"] == "6.00"
 
 
 def test_divergence_table(curve: MakeRecord) -> None:
@@ -199,8 +209,6 @@ def test_the_speed_up_of_other_arms() -> None:
 
 # --- Variants ------------------------------------------------------------------------------------
 
-DIFFERENCE = "final, less KUMAR's"
-
 
 def test_variant_table(curve: MakeRecord) -> None:
     records = {
@@ -209,61 +217,125 @@ def test_variant_table(curve: MakeRecord) -> None:
             with_stds(curve("BL", 1, 90, 80, 70, 50, 6, 8), 20.0, 100.0),
             with_stds(curve("BL", 2, 90, 80, 70, 90, 90, 90, lost=True), 20.0, 200.0),
         ],
-        # By seed: 3, 4, and no pair.
         "KUMAR": [
             with_stds(curve("KUMAR", 2, 90, 80, 70, 10, 5, 7), 0.5, 0.5),
             with_stds(curve("KUMAR", 1, 90, 80, 70, 12, 6, 4), 0.5, 0.5),
-            with_stds(curve("KUMAR", 0, 90, 80, 70, 11, 5, 6), 0.5, 0.5),
         ],
-        # A difference of 1.5 from each, of which the interval has no width.
-        "target 1": [
-            with_stds(curve("KUMAR", 0, 90, 80, 70, 10, 8, 7.5), 1.0, 1.0),
-            with_stds(curve("KUMAR", 1, 90, 80, 70, 10, 8, 5.5), 1.0, 1.0),
-        ],
+        "lost": [with_stds(curve("KUMAR", 0, 90, 80, 70, 90, lost=True), 1.0)],
     }
-    table = analysis.variant_table(records, "KUMAR")
-    margin = 12.706205 * 0.5  # Student's t of one degree of freedom; the sem of 3 and 4 is 1/2
+    table = analysis.variant_table(records)
     assert_numbers(
         table,
         {
             # The std is of those that diverged, too.
             **{"variant": "BL", "std": 200.0, "seeds": 3, "diverged": 1},
             **spread("first_epoch", 55.0, 50.0, 60.0),
+            **spread("smoothed", 163 / 6, 64 / 3, 33.0),
             **(spread("best", 7.5, 6.0, 9.0) | spread("final", 8.5, 8.0, 9.0)),
-            **{"reached": 1, "step": 3.0, "pairs": 2},
-            **spread("difference", 3.5, 3.5 - margin, 3.5 + margin),
+            **{"reached": 1, "step": 3.0},
         },
         {
-            **{"variant": "KUMAR", "std": 0.5, "seeds": 3, "diverged": 0},
+            **{"variant": "KUMAR", "std": 0.5, "seeds": 2, "diverged": 0},
             **spread("first_epoch", 11.0, 10.0, 12.0),
-            **(spread("best", 14 / 3, 4.0, 5.0) | spread("final", 17 / 3, 4.0, 7.0)),
-            **{"reached": 3, "step": 20.0, "pairs": 0},
-            **spread("difference"),
+            **spread("smoothed", 22 / 3),
+            **(spread("best", 4.5, 4.0, 5.0) | spread("final", 5.5, 4.0, 7.0)),
+            **{"reached": 2, "step": 25.0},
         },
         {
-            **{"variant": "target 1", "std": 1.0, "seeds": 2, "diverged": 0},
-            **spread("first_epoch", 10.0),
-            **(spread("best", 6.5, 5.5, 7.5) | spread("final", 6.5, 5.5, 7.5)),
-            **{"reached": 0, "step": math.nan, "pairs": 2},
-            **spread("difference", 1.5),
+            **{"variant": "lost", "std": 1.0, "seeds": 1, "diverged": 1},
+            **(spread("first_epoch") | spread("smoothed") | spread("best") | spread("final")),
+            **{"reached": 0, "step": math.nan},
         },
     )
     text = table.text
     assert text.loc["BL"].to_dict() == {
         "std of logits": "200",
         "diverged": "1 of 3",
-        "epoch 1": "55.00 (50.00 to 60.00)",
-        "best": "7.50 (6.00 to 9.00)",
-        "final": "8.50 (8.00 to 9.00)",
+        "epoch 1": "55.0 (50.0 to 60.0)",
+        "smoothed final": "27.17 (21.33 to 33.00)",
+        "best": "7.50",
+        "final": "8.50",
         "steps to 5 %": "3 (1 of 3)",
-        DIFFERENCE: f"+3.50 [{3.5 - margin:+.2f}, {3.5 + margin:+.2f}], 2",
     }
-    assert text["steps to 5 %"].tolist() == ["3 (1 of 3)", "20 (3 of 3)", "–"]
-    assert text[DIFFERENCE].tolist()[1:] == ["–", "+1.50 [+1.50, +1.50], 2"]
+    assert text.loc["lost"].tolist() == ["1", "1 of 1", *["–"] * 5]
     assert (text.index.name, text.columns.name) == (None, "variant")
 
 
-def test_differences_are_those_of_the_variants_own_seeds(curve: MakeRecord) -> None:
+def test_difference_table(curve: MakeRecord) -> None:
+    def variant(*ends: tuple[float, float] | None, first: int = 0) -> list[RunRecord]:
+        return [
+            curve("KUMAR", first + index, 90, 80, 70, *(pair or (90, 90)), lost=pair is None)
+            for index, pair in enumerate(ends)
+        ]
+
+    records = {
+        "lower": variant((6, 4), (6, 8), (3, 3), None),
+        "reference": variant((10, 10), (8, 8), (6, 8), (8, 8), None),
+        "one": variant(None, (8.5, 8.25), None),
+        "lost": variant(None, None),
+        "elsewhere": variant((5, 5), (6, 6), first=7),
+        "where it is lost": variant((5, 5), first=4),
+        "the same": variant((10, 10), (8, 8), (6, 8)),
+    }
+    table = analysis.difference_table(records, "reference")
+    nothing = {"pairs": 0, **estimate("smoothed"), **estimate("best"), **estimate("final")}
+    columns = ["variant", *nothing]  # the first epoch is there, too
+    assert_numbers(
+        replace(table, numbers=table.numbers[columns]),
+        {
+            **{"variant": "lower", "pairs": 3},
+            **estimate("smoothed", 5 - 10, 7 - 8, 3 - 7),
+            **estimate("best", 4 - 10, 6 - 8, 3 - 6),
+            **estimate("final", 4 - 10, 8 - 8, 3 - 8),
+        },
+        {
+            **{"variant": "one", "pairs": 1},
+            **estimate("smoothed", 0.375),
+            **estimate("best", 0.25),
+            **estimate("final", 0.25),
+        },
+        *({"variant": name, **nothing} for name in ("lost", "elsewhere", "where it is lost")),
+        {
+            **{"variant": "the same", "pairs": 3},
+            **(spread("smoothed", 0.0) | spread("best", 0.0) | spread("final", 0.0)),
+        },
+    )
+    text = table.text
+    assert text.loc["lower"].to_dict() == {
+        "smoothed final": "-3.33 [-8.50, +1.84]",
+        "best": "-3.67 [-8.84, +1.50]",
+        "final": "-3.67 [-11.65, +4.32]",
+        "pairs": 3,
+    }
+    assert text.loc["one"].tolist() == ["+0.38", "+0.25", "+0.25", 1]
+    assert text.loc["lost"].tolist() == ["–", "–", "–", 0]
+    assert text.columns.name == "less reference"
+    unknown = analysis.difference_table(records, "nobody")
+    assert unknown.numbers.pairs.tolist() == [0] * len(records)
+    assert set(unknown.text["smoothed final"]) == {"–"}
+
+
+def test_arm_differences(curve: MakeRecord) -> None:
+    records = {
+        "small": [
+            *(curve("KUMAR", seed, 90, 80, 70, error) for seed, error in enumerate([5, 6, 7])),
+            *(curve("BL", seed, 90, 80, 70, error) for seed, error in enumerate([8, 8])),
+            curve("BL", 2, 90, 80, 70, 90, lost=True),
+            curve("FC", 0, 90, 80, 70, 1),
+        ],
+        "large": [curve("KUMAR", 0, 90, 80, 70, 5), curve("BL", 0, 90, 80, 70, 90, lost=True)],
+    }
+    text = analysis.arm_differences(records).text
+    two = "-2.50 [-8.85, +3.85]"  # of -3 and -2
+    assert text.to_dict("index") == {
+        "small": {"smoothed final": two, "best": two, "final": two, "pairs": 2},
+        "large": {"smoothed final": "–", "best": "–", "final": "–", "pairs": 0},
+    }
+    assert text.columns.name == "KUMAR less BL"
+    assert analysis.arm_differences(records, "FC", "KUMAR").numbers.smoothed[0] == -4.0
+
+
+def test_two_by_two_table(curve: MakeRecord) -> None:
     def variant(*finals: float | None, first: int = 0) -> list[RunRecord]:
         return [
             curve("KUMAR", first + index, 90, 80, 70, final or 90, lost=final is None)
@@ -271,32 +343,36 @@ def test_differences_are_those_of_the_variants_own_seeds(curve: MakeRecord) -> N
         ]
 
     records = {
-        "lower": variant(5.0, 6.0, 3.0, None),  # -5, -2, -5
-        "reference": variant(10.0, 8.0, 8.0, 8.0, None),
-        "one": variant(None, 8.25, None),
-        "lost": variant(None, None),
-        "elsewhere": variant(5.0, 6.0, first=7),
-        "where it is lost": variant(5.0, first=4),
-        "the same": variant(10.0, 8.0, 8.0),
+        "a": variant(10.0, 11.0, 12.0, None),
+        "b": variant(9.0, 9.0, 11.0, 10.0),
+        "c": variant(8.0, 7.0, 7.0, 6.0),
+        "d": variant(4.0, 5.0, 3.0, 5.0, 5.0),
+        "unused": variant(1.0),
     }
-    table = analysis.variant_table(records, "reference")
-    margin = 4.302653 * math.sqrt(3.0) / math.sqrt(3)  # t of two degrees of freedom
-    assert table.numbers.pairs.tolist() == [3, 0, 1, 0, 0, 0, 3]
-    means = [-4.0, math.nan, 0.25, math.nan, math.nan, math.nan, 0.0]
-    np.testing.assert_array_equal(table.numbers.difference, means)
-    assert table.text["final, less reference's"].to_dict() == {
-        "lower": f"-4.00 [{-4 - margin:+.2f}, {-4 + margin:+.2f}], 3",
-        "reference": "–",
-        "one": "+0.25, 1",
-        "lost": "–",
-        "elsewhere": "–",
-        "where it is lost": "–",
-        "the same": "+0.00 [+0.00, +0.00], 3",
+    rows = {"above": ("a", "b"), "below": ("c", "d")}
+    table = analysis.two_by_two_table(records, rows, ["plain", "mended"])
+    expected = {
+        "above: mended, less plain": [-1, -2, -1],
+        "below: mended, less plain": [-4, -2, -4, -1],
+        "plain: below, less above": [-2, -4, -5],
+        "mended: below, less above": [-5, -4, -8, -5],
+        "interaction": [-3, 0, -3],
     }
-    lost = table.text.loc["lost"]
-    assert (lost["diverged"], lost["best"], lost["final"]) == ("2 of 2", "–", "–")
-    unknown = analysis.variant_table(records, "nobody")
-    assert set(unknown.text["final, less nobody's"]) == {"–"}
+    columns = ("first_epoch", "smoothed", "best", "final")  # of runs of a single epoch
+    assert_numbers(
+        table,
+        *(
+            {
+                **{"comparison": name, "pairs": len(values)},
+                **{key: x for column in columns for key, x in estimate(column, *values).items()},
+            }
+            for name, values in expected.items()
+        ),
+    )
+    assert table.text.loc["interaction"].to_dict() == {
+        **dict.fromkeys(("epoch 1", "smoothed final", "best", "final"), "-2.00 [-6.30, +2.30]"),
+        "pairs": 3,
+    }
 
 
 def test_the_logits_are_the_last_layer_of_each_variant(curve: MakeRecord) -> None:
@@ -308,16 +384,16 @@ def test_the_logits_are_the_last_layer_of_each_variant(curve: MakeRecord) -> Non
             for seed, std in enumerate([0.125, 0.25])
         ],
     }
-    table = analysis.variant_table(records, "one layer")
+    table = analysis.variant_table(records)
     assert table.numbers["std"].tolist() == [3.0, 4.0, 0.1875]
     assert table.text["std of logits"].tolist() == ["3", "4", "0.19"]
 
 
 def test_variants_of_runs_without_epochs(make_record: MakeRecord) -> None:
     records = {arm: [make_record(arm, 0, [0.875])] for arm in ("BL", "KUMAR")}
-    row = analysis.variant_table(records, "KUMAR").text.loc["BL"]
-    assert (row["epoch 1"], row["final"], row["steps to 5 %"]) == ("87.50", "87.50", "–")
-    assert row[DIFFERENCE] == "+0.00, 1"
+    row = analysis.variant_table(records).text.loc["BL"]
+    assert (row["epoch 1"], row["final"], row["steps to 5 %"]) == ("87.5", "87.50", "–")
+    assert analysis.difference_table(records, "KUMAR").text.loc["BL", "final"] == "+0.00"
 
 
 def test_depth_table(curve: MakeRecord) -> None:
@@ -334,16 +410,18 @@ def test_depth_table(curve: MakeRecord) -> None:
         ],
     }
     table = analysis.depth_table(records)
-    errors = ("first_epoch", "best", "final")
+    errors = ("first_epoch", "smoothed", "best", "final")
     assert_numbers(
         table,
         {
             **{"layers": 2, "arm": "BL", "std": 400.0, "seeds": 2, "diverged": 1},
-            **(spread("first_epoch", 60.0) | spread("best", 20.0) | spread("final", 30.0)),
+            **(spread("first_epoch", 60.0) | spread("smoothed", 110 / 3)),
+            **(spread("best", 20.0) | spread("final", 30.0)),
         },
         {
             **{"layers": 2, "arm": "KUMAR", "std": 0.5, "seeds": 2, "diverged": 0},
             **spread("first_epoch", 15.0, 10.0, 20.0),
+            **spread("smoothed", 53 / 6, 8.0, 29 / 3),
             **(spread("best", 5.0, 4.0, 6.0) | spread("final", 5.5, 5.0, 6.0)),
         },
         {
@@ -358,12 +436,15 @@ def test_depth_table(curve: MakeRecord) -> None:
     text = table.text
     assert text.columns.name == "layers"
     assert text.index.tolist() == ["2, BL", "2, KUMAR", "1, BL", "1, KUMAR"]
-    assert text.columns.tolist() == ["std, last layer", "diverged", "epoch 1", "best", "final"]
+    assert text.columns.tolist() == [
+        *("std, last layer", "diverged", "epoch 1", "smoothed final", "best", "final"),
+    ]
     assert text.loc["2, KUMAR"].tolist() == [
         *("0.5", "0 of 2"),
-        *("15.00 (10.00 to 20.00)", "5.00 (4.00 to 6.00)", "5.50 (5.00 to 6.00)"),
+        *("15.00 (10.00 to 20.00)", "8.83 (8.00 to 9.67)"),
+        *("5.00 (4.00 to 6.00)", "5.50 (5.00 to 6.00)"),
     ]
-    assert text.loc["1, BL"].tolist() == ["24", "1 of 1", "–", "–", "–"]
+    assert text.loc["1, BL"].tolist() == ["24", "1 of 1", *["–"] * 4]
 
 
 def test_training_losses_are_those_of_the_last_epoch(make_record: MakeRecord) -> None:

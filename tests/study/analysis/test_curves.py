@@ -51,20 +51,25 @@ def test_a_run_diverged_if_a_loss_is_not_finite(
     assert analysis.runs_table([record]).diverged.tolist() == [expected]
 
 
-def test_runs_table(curve: MakeRecord) -> None:
-    records = [
-        curve("BL", 0, 90, 2, 1, 60, 30, 35),  # what comes before the first epoch's end counts not
-        curve("KUMAR", 1, 90, 80, 70, 60),
-        curve("KUMAR", 2, 91, 90, 90, 90, 90, lost=True),
+def test_runs_table(ends: MakeRecord) -> None:
+    # What comes before the first epoch's end does not count.
+    table = analysis.runs_table(
+        [
+            # Of seven epochs, the last five have mean 14; all have mean 30.
+            ends("BL", 3, 80, 60, 10, 20, 8, 20, 12),
+            ends("KUMAR", 3, 30, 10, 20, dataset="fashion-mnist"),  # fewer than five
+            ends("KUMAR", 4, 90, 90, lost=True),
+        ]
+    )
+    assert list(table) == [
+        *("dataset", "arm", "seed", "first_epoch", "smoothed", "best", "final", "auc", "diverged"),
     ]
-    assert list(analysis.runs_table(records)) == [
-        *("arm", "seed", "first_epoch", "best", "final", "diverged"),
+    assert rows(table) == [
+        ("mnist", "BL", 3, 80.0, pytest.approx(14.0), 8.0, 12.0, pytest.approx(30.0), False),
+        ("fashion-mnist", "KUMAR", 3, 30.0, 20.0, 10.0, 20.0, pytest.approx(20.0), False),
+        ("mnist", "KUMAR", 4, 90.0, 90.0, 90.0, 90.0, 90.0, True),
     ]
-    assert rows(analysis.runs_table(records)) == [
-        ("BL", 0, 60.0, 30.0, 35.0, False),
-        ("KUMAR", 1, 60.0, 60.0, 60.0, False),
-        ("KUMAR", 2, 90.0, 90.0, 90.0, True),
-    ]
+    assert set(curves.MEASURES) <= set(table)
 
 
 @pytest.mark.parametrize(("epochs", "steps_per_epoch"), [(3, 938), (20, 7), (7, 3)])
@@ -74,14 +79,14 @@ def test_ends_of_epochs_are_found_whatever_their_length(
     steps = [0, 1, *(steps_per_epoch * epoch for epoch in range(1, epochs + 1))]
     errors = [0.9, 0.0, *(0.5 - 0.01 * epoch for epoch in range(1, epochs + 1))]
     record = make_record("BL", 0, errors, steps, epochs=epochs)
-    ((_, _, first, best, final, _),) = rows(analysis.runs_table([record]))
-    assert (first, best) == (pytest.approx(49.0), pytest.approx(50.0 - epochs))
-    assert final == best
+    (run,) = analysis.runs_table([record]).itertuples()
+    assert (run.first_epoch, run.best) == (pytest.approx(49.0), pytest.approx(50.0 - epochs))
+    assert run.final == run.best
 
 
 def test_a_run_without_epochs_has_the_error_it_began_with(make_record: MakeRecord) -> None:
     record = make_record("BL", 0, [0.875])
-    assert rows(analysis.runs_table([record])) == [("BL", 0, 87.5, 87.5, 87.5, False)]
+    assert rows(analysis.runs_table([record])) == [("mnist", "BL", 0, *[87.5] * 5, False)]
     assert analysis.curves_table([record]).epoch.tolist() == [0.0]
 
 
@@ -117,33 +122,12 @@ def test_epochs_of_one_step_end(make_record: MakeRecord) -> None:
     assert analysis.at_epoch_ends(curves).test_error.tolist() == [80.0, 70.0]
 
 
-# --- The measures of a run -----------------------------------------------------------------------
-
-
-def test_measures_table(ends: MakeRecord) -> None:
-    table = analysis.measures_table(
-        [
-            # Of seven epochs, the last five have mean 14; all have mean 30.
-            ends("BL", 3, 80, 60, 10, 20, 8, 20, 12),
-            ends("KUMAR", 3, 30, 10, 20, dataset="fashion-mnist"),  # fewer than five
-            ends("KUMAR", 4, 90, 90, lost=True),
-        ]
-    )
-    assert list(table) == ["dataset", "arm", "seed", "best", "smoothed", "auc", "diverged"]
-    assert rows(table) == [
-        ("mnist", "BL", 3, 8.0, pytest.approx(14.0), pytest.approx(30.0), False),
-        ("fashion-mnist", "KUMAR", 3, 10.0, pytest.approx(20.0), pytest.approx(20.0), False),
-        ("mnist", "KUMAR", 4, 90.0, 90.0, 90.0, True),
-    ]
-    assert set(curves.MEASURES) <= set(table)
-
-
 def test_the_auc_is_that_of_bars_and_does_not_depend_on_the_steps_of_an_epoch(
     make_record: MakeRecord,
 ) -> None:
     errors = [0.9, 0.5, 0.3, 0.2]
     (auc, other) = (
-        analysis.measures_table(
+        analysis.runs_table(
             [make_record("BL", 0, errors, [length * n for n in range(4)], epochs=3)]
         ).auc[0]
         for length in (10, 938)
@@ -151,14 +135,9 @@ def test_the_auc_is_that_of_bars_and_does_not_depend_on_the_steps_of_an_epoch(
     assert auc == other == pytest.approx((50 * 1 + 30 * 1 + 20 * 1) / 3)
 
 
-def test_measures_of_a_run_without_epochs(make_record: MakeRecord) -> None:
-    table = analysis.measures_table([make_record("BL", 0, [0.875])])
-    assert rows(table) == [("mnist", "BL", 0, 87.5, 87.5, 87.5, False)]
-
-
 def test_no_runs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^there are no runs: datasets, arms and seeds"):
-        analysis.measures_table([])
+        analysis.runs_table([])
 
 
 # --- Initialization ------------------------------------------------------------------------------
@@ -239,11 +218,11 @@ def test_variants_stand_for_arms(curve: MakeRecord) -> None:
         "default": [curve("BL", 0, 90, 80, 70, 90, lost=True)],
     }
     runs = analysis.by_variant(records, analysis.runs_table)
-    assert rows(runs) == [
-        ("half", 1, 60.0, 60.0, 60.0, False),
-        ("half", 0, 50.0, 50.0, 50.0, False),
-        ("twice", 0, 40.0, 40.0, 40.0, False),
-        ("default", 0, 90.0, 90.0, 90.0, True),
+    assert rows(runs[["arm", "seed", "final", "diverged"]]) == [
+        ("half", 1, 60.0, False),
+        ("half", 0, 50.0, False),
+        ("twice", 0, 40.0, False),
+        ("default", 0, 90.0, True),
     ]
     assert runs.index.tolist() == [0, 1, 2, 3]
     assert analysis.trained(runs, "half", "final").tolist() == [50.0, 60.0]

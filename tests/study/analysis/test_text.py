@@ -160,7 +160,7 @@ def test_the_name_of_the_labels_stands_in_the_headers_only_row() -> None:
 @pytest.mark.parametrize(
     ("table", "label"),
     [
-        (lambda runs: analysis.paired_differences(runs, ["best"]), "test error"),
+        (analysis.paired_differences, "KUMAR less BL"),
         (lambda _: analysis.threshold_table(hits_of(10.0, BL={0: 1})), "threshold"),
     ],
 )

@@ -29,9 +29,17 @@ def test_errors(record: Make, measure: Measure) -> None:
     for name, errors in expected.items():
         found = measure("error", runs, measures=[name])
         assert found.values.tolist() == pytest.approx(errors)
-        worst = measure("error", runs, measures=[name], worst=True)
-        assert worst.values.tolist() == pytest.approx([max(errors)])
     assert measure("best_epoch", runs).values.tolist() == [2, 2]
+
+
+def test_the_worst_of_five_seeds(record: Make, measure: Measure) -> None:
+    errors = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8]
+    runs = [record("BL", seed, [error]) for seed, error in enumerate(errors)]
+    lost = record("BL", 12, [90], losses=[1, *[math.nan] * 20])
+    found = measure("worst_of_five", [lost, *reversed(runs)], measure="epoch 1")
+    assert found.values.tolist() == [5, 9]  # by seed; the last two are no group
+    assert len(found.interval) == 2
+    assert measure("worst_of_five", runs[:4], measure="final").values.empty
 
 
 def test_runs_that_diverged_are_counted(record: Make, measure: Measure) -> None:

@@ -39,8 +39,8 @@ def dots_at(axes: Axes, color: str) -> list[tuple[float, float]]:
 def settings_of(
     errors: dict[float, list[tuple[float, float, float] | None]],
 ) -> dict[float, pd.DataFrame]:
-    """By setting, runs with errors after the first epoch, at best and at last; None for lost."""
-    names = ["first_epoch", "best", "final"]
+    """By setting, runs with errors after the first epoch, at best and smoothed; None for lost."""
+    names = ["first_epoch", "best", "smoothed"]
     return {
         value: pd.DataFrame(
             [
@@ -64,28 +64,28 @@ SIZES = settings_of({64: [(11, 5, 6)], 16384: [None, None], 2048: [(10, 4, 5), (
 def test_dial() -> None:
     targets, sizes = drawn(figures.dial([TARGETS, SIZES], ["target std", "images"]))
     colors = legend(sizes)
-    assert list(colors) == ["after epoch 1", "best", "final"]
+    assert list(colors) == ["after epoch 1", "best", "smoothed final"]
     assert len(set(colors.values())) == 3
-    assert colors["final"] == RED
+    assert colors["smoothed final"] == RED
     expected = {
         targets: (
-            {"after epoch 1": [22, 12, 10], "best": [7, 4, 4], "final": [9, 7, 5]},
+            {"after epoch 1": [22, 12, 10], "best": [7, 4, 4], "smoothed final": [9, 7, 5]},
             {
                 "after epoch 1": [(0.05, 20), (0.05, 24), (5, 12), (0.5, 10)],
                 "best": [(0.05, 6), (0.05, 8), (5, 4), (0.5, 4)],
-                "final": [(0.05, 8), (0.05, 10), (5, 7), (0.5, 5)],
+                "smoothed final": [(0.05, 8), (0.05, 10), (5, 7), (0.5, 5)],
             },
         ),
         sizes: (
             {
                 "after epoch 1": [11, math.nan, 11],
                 "best": [5, math.nan, 3.5],
-                "final": [6, math.nan, 4.5],
+                "smoothed final": [6, math.nan, 4.5],
             },
             {
                 "after epoch 1": [(64, 11), (2048, 10), (2048, 12)],
                 "best": [(64, 5), (2048, 4), (2048, 3)],
-                "final": [(64, 6), (2048, 5), (2048, 4)],
+                "smoothed final": [(64, 6), (2048, 5), (2048, 4)],
             },
         ),
     }
@@ -115,7 +115,7 @@ def test_the_axes_of_the_dial() -> None:
 @pytest.mark.parametrize("runs", [[(10.0, 4.0, 5.0)], [(10.0, 4.0, 0.0)], [None]])
 def test_unusual_dials(runs: Any) -> None:
     (axes,) = drawn(figures.dial([settings_of({0.5: runs})], ["target std"]))
-    assert list(legend(axes)) == ["after epoch 1", "best", "final"]
+    assert list(legend(axes)) == ["after epoch 1", "best", "smoothed final"]
     assert len(dots_at(axes, RED)) == (runs != [None])
 
 
@@ -267,12 +267,12 @@ def test_feature_learning(make_record: MakeRecord) -> None:
     none = analysis.movement_table([make_record()])  # from before movement was recorded
     first, second = drawn(figures.feature_learning({2.0: none, 5.0: lazy, 0.05: rich}))
     colors = legend(second)
-    assert list(colors) == ["means of the clouds", "deviations of the clouds", "readouts"]
+    assert list(colors) == ["means of the clouds", "deviations of the clouds", "readout weights U"]
     nan = math.nan
     expected = {
         (first, "means of the clouds"): [nan, 0.2, 2],  # medians; the mean is 0.4
         (first, "deviations of the clouds"): [nan, 0.3, nan],
-        (first, "readouts"): [nan, 0.4, nan],
+        (first, "readout weights U"): [nan, 0.4, nan],
         (second, "means of the clouds"): [nan, 0.7, 3],
     }
     for (axes, label), medians in expected.items():
@@ -285,7 +285,7 @@ def test_feature_learning(make_record: MakeRecord) -> None:
     assert dots_at(second, colors["means of the clouds"]) == [
         *((5.0, 0.6), (5.0, 0.8), (5.0, 0.7), (0.05, 3.0)),
     ]
-    assert dots_at(first, colors["readouts"]) == [(5.0, 0.3), (5.0, 0.5), (5.0, 0.4)]
+    assert dots_at(first, colors["readout weights U"]) == [(5.0, 0.3), (5.0, 0.5), (5.0, 0.4)]
     assert [axes.get_title() for axes in (first, second)] == ["layer 1", "layer 2"]
     for axes in (first, second):
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")

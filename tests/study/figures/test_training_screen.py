@@ -45,7 +45,7 @@ def screened(make_record: MakeRecord) -> tuple[Axes, ...]:
         )
         for (dataset, arm, seed), errors in SCREENED.items()
     ]
-    curves, runs = analysis.curves_table(records), analysis.measures_table(records)
+    curves, runs = analysis.curves_table(records), analysis.runs_table(records)
     return drawn(figures.screen(curves, runs))
 
 
@@ -68,7 +68,9 @@ def test_the_curves_of_a_screen(screened: tuple[Axes, ...]) -> None:
 
 
 def measured(column: str, errors: Sequence[float]) -> float:
-    return min(errors) if column == "best" else float(np.mean(errors))
+    if column in ("best", "final"):
+        return {"best": min(errors), "final": errors[-1]}[column]
+    return float(np.mean(errors))
 
 
 def test_the_dots_and_medians_of_a_screen(screened: tuple[Axes, ...]) -> None:
@@ -77,10 +79,10 @@ def test_the_dots_and_medians_of_a_screen(screened: tuple[Axes, ...]) -> None:
             (to_hex(bar.get_color()[0]), round(bar.get_segments()[0].mean(axis=0)[0], 9)): bar
             for bar in axes.collections
         }
-        assert len(bars) == 6
+        assert len(bars) == 8
         for arm, color, side in (("BL", BLUE, -1), ("KUMAR", RED, 1)):
             dots = dots_in(axes, color)
-            for position, column in enumerate(("best", "smoothed", "auc")):
+            for position, column in enumerate(("smoothed", "best", "final", "auc")):
                 expected = [
                     measured(column, errors)
                     for (data, its_arm, seed), errors in SCREENED.items()
@@ -96,10 +98,10 @@ def test_the_dots_and_medians_of_a_screen(screened: tuple[Axes, ...]) -> None:
 def test_a_line_joins_the_runs_of_a_seed(screened: tuple[Axes, ...]) -> None:
     _, axes, _, other = screened
     joined = [line for line in axes.lines if line.get_marker() == "None"]
-    assert len(joined) == 9  # three seeds, three measures
+    assert len(joined) == 12  # three seeds, four measures
     for index, line in enumerate(joined):
         position, seed = index // 3, 5 + index % 3
-        column = ("best", "smoothed", "auc")[position]
+        column = ("smoothed", "best", "final", "auc")[position]
         (x, y), (x_other, y_other) = points(line)
         assert x < position < x_other
         assert y_other == pytest.approx(measured(column, SCREENED["mnist", "KUMAR", seed]))
@@ -107,12 +109,12 @@ def test_a_line_joins_the_runs_of_a_seed(screened: tuple[Axes, ...]) -> None:
             assert math.isnan(y)  # no line from a run that diverged
         else:
             assert y == pytest.approx(measured(column, SCREENED["mnist", "BL", seed]))
-    assert len([line for line in other.lines if line.get_marker() == "None"]) == 3
+    assert len([line for line in other.lines if line.get_marker() == "None"]) == 4
 
 
 def test_arms_stand_in_the_order_in_which_they_come(make_record: MakeRecord) -> None:
     records = [make_record("KUMAR", 0, [0.9, 0.1]), make_record("BL", 0, [0.9, 0.3])]
-    curves, runs = analysis.curves_table(records), analysis.measures_table(records)
+    curves, runs = analysis.curves_table(records), analysis.runs_table(records)
     _, axes = drawn(figures.screen(curves, runs))
     for line in (line for line in axes.lines if line.get_marker() == "None"):
         (x, y), (x_other, y_other) = points(line)
@@ -130,7 +132,7 @@ def test_the_axes_of_a_screen(screened: tuple[Axes, ...]) -> None:
         *("own:images, by epoch", "own:images, seed by seed"),
     ]
     names = [label.get_text() for label in measures.get_xticklabels()]
-    assert names == ["best", "smoothed final", "AUC"]
+    assert names == ["smoothed final", "best", "final", "AUC"]
     assert measures.get_ylabel() == "test error (%)"
     assert measures.get_ylim()[1] < 60  # what diverged is not drawn there
     low, high = own.get_ylim()
@@ -143,7 +145,7 @@ def test_the_axes_of_a_screen(screened: tuple[Axes, ...]) -> None:
 def test_unusual_screens(errors: list[float], lost: bool, make_record: MakeRecord) -> None:
     losses = [1.0, *[math.nan if lost else 0.5] * (len(errors) - 1)]
     records = [make_record(OWN_ARM, 0, errors, losses=losses)]
-    curves, runs = analysis.curves_table(records), analysis.measures_table(records)
+    curves, runs = analysis.curves_table(records), analysis.runs_table(records)
     left, _ = drawn(figures.screen(curves, runs))
     failed = lost and len(errors) > 1
     assert list(legend(left)) == [f"{OWN_ARM} (1 seed{', 1 diverged' if failed else ''})"]

@@ -83,10 +83,10 @@ def test_a_panel_shows_the_means_of_the_others_in_grey(combined: tuple[Axes, ...
 def test_the_labels_of_two_choices(combined: tuple[Axes, ...]) -> None:
     notes = [[text.get_text() for text in axes.texts] for axes in combined]
     assert notes == [
-        ["BL\nfinal 30.0 %\n1 of 3 diverged"],
-        ["BL, calibrated\nfinal 10.0 %"],
+        ["BL\n1 of 3 diverged"],
+        ["BL, calibrated"],
         ["fan-in\n2 of 2 diverged"],  # and no mean to speak of
-        ["KUMAR\nfinal 4.0 %"],
+        ["KUMAR"],
     ]
     assert [to_hex(axes.texts[0].get_color()) for axes in combined] == list(FOUR_COLORS.values())
     assert [axes.get_title() for axes in combined] == ["as drawn", "calibrated", "", ""]
@@ -107,6 +107,5 @@ def test_unusual_choices(errors: list[float], make_record: MakeRecord) -> None:
     curves = analysis.curves_table([make_record("KUMAR", 0, errors), make_record("BL", 0, errors)])
     pairs = {"one": ("KUMAR", "BL"), "two": ("FC", OWN_ARM)}  # of which two were not run
     panels = drawn(figures.two_by_two(curves, pairs, ["x", "y"]))
-    final = [f"KUMAR\nfinal {100 * errors[-1]:.1f} %"] if len(errors) > 1 else ["KUMAR"]
-    assert [text.get_text() for text in panels[0].texts] == final
+    assert [text.get_text() for text in panels[0].texts] == ["KUMAR"]
     assert [text.get_text() for text in panels[3].texts] == [OWN_ARM]

@@ -71,6 +71,13 @@ def test_every_variant_is_another_run() -> None:
     assert common == {(2, (5, 3), "fashion-mnist", 0.5, 0.5)}
 
 
+def test_the_two_by_two_is_part_of_the_ablation() -> None:
+    settings = {"epochs": 2, "widths": [5, 3]}
+    corners, variants = studies.two_by_two([3, 7], **settings), studies.ablation([3, 7], **settings)
+    assert list(corners) == ["BL", "BL, calibrated", "fan-in", "KUMAR"]
+    assert corners == {name: variants[name] for name in corners}
+
+
 def test_the_labels_of_the_ablation_are_those_of_their_arms() -> None:
     variants = studies.ablation([0])
     arms = {config.arm for (config,) in variants.values()}
@@ -237,7 +244,7 @@ def test_the_settings_that_are_tried_include_the_default() -> None:
 
 
 def test_the_numbers_of_runs() -> None:
-    assert len(ids("budget")) == 117
+    assert len(ids("budget")) == 153
     assert len(ids("divergence")) == 80
     assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
     assert len(ids("main study")) == len(ids("initialization")) == 15
