@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gmlib.study.plan.arms import ARMS
+from gmlib.study.plan.arms import ARMS, arm_of
 from gmlib.study.plan.config import RunConfig, run_configs
 from gmlib.study.validation import integer
 
@@ -19,7 +19,9 @@ __all__ = [
     "budget",
     "depths",
     "dial",
+    "gates",
     "neurons",
+    "warmups",
 ]
 
 TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -109,6 +111,38 @@ def depths(
     }
 
 
+def gates(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs by arm that record to which images the components are open and shut.
+
+    Args:
+        arms: Arms.
+        seeds: Seeds, the same for all arms.
+        **settings: Other settings of `RunConfig`, the same for all arms.
+    """
+    by_arm: dict[str, list[RunConfig]] = {}
+    for config in run_configs(arms, seeds, gates=True, **settings):
+        by_arm.setdefault(arm_of(config.arm).label or config.arm, []).append(config)
+    return by_arm
+
+
+def warmups(
+    steps: Sequence[int], seeds: Sequence[int], **settings: Any
+) -> dict[str, list[RunConfig]]:
+    """Runs of BL as it is, with warm-up, and of KUMAR, all of which record their gates.
+
+    Args:
+        steps: Numbers of steps over which the rates rise.
+        seeds: Seeds, the same for all variants.
+        **settings: Other settings of `RunConfig`, the same for all variants.
+    """
+    warmed = {
+        f"BL, {number:,} steps": run_configs(["BL"], seeds, warmup=number, gates=True, **settings)
+        for number in steps
+    }
+    plain = gates(["BL", "KUMAR"], seeds, **settings)
+    return {"BL": plain.pop("BL"), **warmed, **plain}
+
+
 def neurons(
     numbers: Sequence[int], seeds: Sequence[int], **settings: Any
 ) -> dict[str, list[RunConfig]]:
@@ -177,7 +211,7 @@ def _flat(runs: Mapping[Any, list[RunConfig]]) -> list[RunConfig]:
     return [config for configs in runs.values() for config in configs]
 
 
-_FIVE, _THREE = list(range(5)), list(range(3))
+_FIVE, _THREE, _TEN = list(range(5)), list(range(3)), list(range(10))
 
 STUDIES: Mapping[str, list[RunConfig]] = {
     "main study": run_configs(["FC", "BL", "KUMAR"], _FIVE),
@@ -216,6 +250,12 @@ STUDIES: Mapping[str, list[RunConfig]] = {
         [0, 2, 3, 4, 5, 6, 8, 16, 32, 64, 100, 128, 256, 512, 1000],
         _THREE,
     ),
+    "gates": _flat(gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _TEN)),
+    "gates, single layer": _flat(
+        gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _TEN, widths=(10,), num_components=5)
+    ),
+    "gates, folded": _flat(gates(["BL", "FAN-IN", "KUMAR"], _TEN, coordinates="folded")),
+    "warm-up": _flat(warmups([100, 1000], _FIVE)),
     "budget, narrow": budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
 }
 """The committed runs, by study; some belong to several."""

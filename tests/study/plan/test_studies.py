@@ -146,6 +146,32 @@ def test_the_wide_network_has_as_many_parameters() -> None:
     assert max(sizes) / min(sizes) < 1.01
 
 
+# --- Gates ---------------------------------------------------------------------------------------
+
+
+def test_runs_that_record_their_gates() -> None:
+    runs = studies.gates(["BL+CAL", "KUMAR"], [4, 2], epochs=3, widths=[3])
+    assert runs == {
+        name: [RunConfig(arm, seed, epochs=3, widths=(3,), gates=True) for seed in (4, 2)]
+        for name, arm in {"BL, calibrated": "BL+CAL", "KUMAR": "KUMAR"}.items()
+    }
+
+
+def test_bad_arms_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^arms must be a list of at least one entry, got \[\]"):
+        studies.gates([], [0])
+
+
+def test_warm_ups_stand_between_bl_and_kumar() -> None:
+    runs = studies.warmups([10, 2000], [4, 2], epochs=3)
+    assert list(runs) == ["BL", "BL, 10 steps", "BL, 2,000 steps", "KUMAR"]
+    for (name, configs), warmup in zip(runs.items(), (0, 10, 2000, 0), strict=True):
+        arm = name.partition(",")[0]
+        assert configs == [
+            RunConfig(arm, seed, epochs=3, warmup=warmup, gates=True) for seed in (4, 2)
+        ]
+
+
 # --- Depth ---------------------------------------------------------------------------------------
 
 
@@ -219,6 +245,9 @@ def test_the_numbers_of_runs() -> None:
     assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
     assert len(ids("main study")) == len(ids("initialization")) == 15
     assert len(ids("propagation")) == 2
+    assert len(ids("gates")) == len(ids("gates, single layer")) == 40
+    assert len(ids("gates, folded")) == 30
+    assert len(ids("warm-up") - ids("gates")) == 10
     assert len(ids("depth")) == 36
     assert len(ids("main study, fashion-mnist")) == 15
     one_d = [ids(f"mnist-1d, standardized by {by}") for by in ("image", "dataset")]
