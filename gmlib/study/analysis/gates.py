@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from gmlib.study.analysis.curves import (
     by_variant,
     diverged,
+    first_hits,
     groups,
     measures_table,
     runs_table,
@@ -25,6 +27,7 @@ from gmlib.study.runs.records import RunRecord
 
 __all__ = [
     "DEAD",
+    "blackouts_table",
     "clouds_table",
     "dead_and_error",
     "deaths_table",
@@ -33,6 +36,7 @@ __all__ = [
     "fates",
     "gates_table",
     "lag_table",
+    "live_table",
     "spearman",
 ]
 
@@ -40,7 +44,7 @@ DEAD = 0.95
 """A cloud is dead if it is shut to this share of the test images or more, linear if it is open."""
 
 _CLOUD = ["arm", "seed", "layer", "cloud"]  # what names a cloud in `gates_table`
-_TIMES = {"start": "start", "first_epoch": "epoch 1", "end": "end"}  # columns of `fates`
+_TIMES = {"first_epoch": "epoch 1", "end": "end"}  # columns of `fates`
 
 
 def gates_table(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -82,21 +86,32 @@ def fates(gates: pd.DataFrame, threshold: float = DEAD) -> pd.DataFrame:
             one that is open to them is linear.
 
     Returns:
-        Beside what names the cloud, whether it was dead at the ``start``, after the
-        ``first_epoch`` and at the ``end``; the first evaluated step at which it was, ``died`` (NaN
-        if never); and whether it is ``linear`` at the end.
+        Beside what names the cloud, whether it is dead after the ``first_epoch`` and at the
+        ``end``; the first evaluated step at which it was, ``died`` (NaN if never); and whether it
+        is ``linear`` at the end.
     """
     states = gates.assign(dead=gates.shut >= threshold, linear=gates.open >= threshold)
     clouds = states.groupby(_CLOUD, sort=False)
     early = states[states.epoch < 1 + 1e-9].groupby(_CLOUD, sort=False)
     columns = {
-        "start": clouds.dead.first(),
         "first_epoch": early.dead.last(),
         "end": clouds.dead.last(),
         "died": states[states.dead].groupby(_CLOUD).step.min(),
         "linear": clouds.linear.last(),
     }
     return pd.DataFrame(columns, index=columns["end"].index).reset_index()
+
+
+def live_table(gates: pd.DataFrame, threshold: float = DEAD) -> pd.DataFrame:
+    """One row an evaluation and layer: arm, seed, layer, step, epoch, and the clouds not dead.
+
+    Args:
+        gates: The output of `gates_table`.
+        threshold: As in `fates`.
+    """
+    alive = gates.assign(live=gates.shut < threshold)
+    columns = ["arm", "seed", "layer", "step", "epoch"]
+    return alive.groupby(columns, sort=False).live.sum().reset_index()
 
 
 def clouds_table(records: Sequence[RunRecord]) -> Table:
@@ -123,15 +138,18 @@ def deaths_table(records: Mapping[str, Sequence[RunRecord]]) -> Table:
 
     Returns:
         One row per variant and layer: the seeds, and those of them that diverged and are left out
-        of what follows; mean and range over seeds of the numbers of clouds that are dead at the
-        start, after the first epoch and at the end, and of those that are linear at the end; over
+        of what follows; mean and range over seeds of the numbers of clouds that are dead when most
+        are, after the first epoch and at the end, and of those that are linear at the end; over
         the clouds that were ever dead, their number, the median and range of the first step at
         which they were, and how many are not dead at the end.
     """
     rows = []
-    clouds = fates(by_variant(records, gates_table))
+    gates = by_variant(records, gates_table)
+    clouds, live = fates(gates), live_table(gates)
+    fewest = live.groupby(["arm", "layer", "seed"]).live.min()
     for (variant, layer), own in groups(clouds, ["arm", "layer"]):
-        counts = own.groupby("seed")[[*_TIMES, "linear"]].sum()
+        counts = own.groupby("seed")[["first_epoch", "end", "linear"]].sum()
+        counts["most"] = own.cloud.max() - fewest[variant, int(layer)]
         died = own[own.died.notna()]
         row = {
             "variant": variant,
@@ -142,7 +160,7 @@ def deaths_table(records: Mapping[str, Sequence[RunRecord]]) -> Table:
             "came_back": int((~died.end).sum()),
             **median_range("step", died.died),
         }
-        for name in (*_TIMES, "linear"):
+        for name in ("most", "first_epoch", "end", "linear"):
             row |= mean_range(name, counts[name])
         rows.append(row)
     return Table(
@@ -150,10 +168,55 @@ def deaths_table(records: Mapping[str, Sequence[RunRecord]]) -> Table:
         {"clouds": "{variant}", "layer": "{layer}"},
         {
             "diverged": "{diverged} of {seeds}",
+            "dead, at most": _counted("most"),
             **{f"dead, {when}": _counted(name) for name, when in _TIMES.items()},
             "step of death": ranged("step", "{:,.0f}"),
             "came back": "{came_back} of {died}",
             "linear, end": _counted("linear"),
+        },
+    )
+
+
+def blackouts_table(records: Mapping[str, Sequence[RunRecord]], error: float = 50.0) -> Table:
+    """Tabulate when all clouds of a layer were dead at once, and when the error fell.
+
+    Args:
+        records: By variant.
+        error: Test error (%) that is waited for.
+
+    Returns:
+        One row per variant and layer: the runs that trained, and those in which there was an
+        evaluated step at which all clouds of the layer were dead; over the latter, median and
+        range of the first such step and of the first after it at which some cloud was not dead;
+        over all that trained, median and range of the first step at which the error was at or
+        below `error`.
+    """
+    rows = []
+    live = live_table(by_variant(records, gates_table))
+    hits = by_variant(records, partial(first_hits, thresholds=[error])).set_index(["arm", "seed"])
+    for (variant, layer), own in groups(live, ["arm", "layer"]):
+        dark = own[own.live == 0].groupby("seed").step.min()
+        later = own[(own.live > 0) & (own.step > own.seed.map(dark))]
+        seeds = own.seed.unique()
+        rows.append(
+            {
+                "variant": variant,
+                "layer": int(layer),
+                "runs": len(seeds),
+                "dark": len(dark),
+                **median_range("from", dark),
+                **median_range("until", later.groupby("seed").step.min()),
+                **median_range("hit", hits.step[variant][seeds]),
+            }
+        )
+    return Table(
+        tidy(rows),
+        {"all clouds dead": "{variant}", "layer": "{layer}"},
+        {
+            "runs": "{dark} of {runs}",
+            "from step": ranged("from", "{:,.0f}"),
+            "until step": ranged("until", "{:,.0f}"),
+            f"error of {error:g} % by step": ranged("hit", "{:,.0f}"),
         },
     )
 
@@ -176,19 +239,15 @@ def deaths_thresholds(
     for threshold in thresholds:
         clouds = fates(gates, threshold)
         for (variant, layer), own in groups(clouds, ["arm", "layer"]):
-            counts = own.groupby("seed")[["first_epoch", "end"]].sum()
+            counts = own.groupby("seed")[[*_TIMES]].sum()
             row = {"variant": variant, "layer": int(layer), "threshold": threshold}
-            for name in ("first_epoch", "end"):
+            for name in _TIMES:
                 row |= mean_range(name, counts[name])
             rows.append(row)
     return Table(
         tidy(rows),
         {"clouds": "{variant}", "layer": "{layer}"},
-        {
-            f"{when}, {{threshold:.0f %}}": _counted(name)
-            for name, when in _TIMES.items()
-            if name != "start"
-        },
+        {f"{when}, {{threshold:.0f %}}": _counted(name) for name, when in _TIMES.items()},
     )
 
 
@@ -200,7 +259,7 @@ def dead_and_error(records: Mapping[str, Sequence[RunRecord]]) -> pd.DataFrame:
         ``smoothed``, as `measures_table` has it.
     """
     clouds = fates(by_variant(records, gates_table))
-    counts = clouds.groupby(["arm", "seed"], sort=False)[["first_epoch", "end"]].sum()
+    counts = clouds.groupby(["arm", "seed"], sort=False)[[*_TIMES]].sum()
     errors = by_variant(records, measures_table)[["arm", "seed", "smoothed"]]
     return counts.reset_index().merge(errors, on=["arm", "seed"], validate="one_to_one")
 
@@ -218,13 +277,13 @@ def error_correlations(records: Mapping[str, Sequence[RunRecord]]) -> Table:
     for variant, own in records.items():
         runs = counts[counts.arm == variant]
         row = {"variant": variant, "runs": len(runs), "diverged": sum(map(diverged, own))}
-        for name in ("first_epoch", "end"):
+        for name in _TIMES:
             parts = ("rho", "low", "high", "p")
             found = spearman(runs[name], runs.smoothed)
             row |= {f"{name}_{part}": value for part, value in zip(parts, found, strict=True)}
         rows.append(row)
     columns = {"runs": "{runs}", "diverged": "{diverged}"}
-    for name in ("first_epoch", "end"):
+    for name in _TIMES:
         rho, interval = f"{{{name}_rho:.2f}}", f"[{{{name}_low:.2f}}, {{{name}_high:.2f}}]"
         columns[f"dead, {_TIMES[name]}"] = f"{rho} {interval}|{rho}|–"
         columns[f"p, {_TIMES[name]}"] = f"{{{name}_p:.2f}}|–"

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from gmlib.study.analysis.gates import DEAD
 from gmlib.study.figures.style import STYLE, arm_color, spread, subplots
 
-__all__ = ["cloud_strips", "dead_and_error", "gate_shares"]
+__all__ = ["cloud_strips", "dead_and_error", "gate_shares", "live_clouds"]
 
 _WAYS = {"open": "#f2c14e", "undecided": "#dfe5ec", "shut": "#2c3442"}  # from the top down
 _STRIPS = LinearSegmentedColormap.from_list("gates", ["#f4f6f8", "#6d7b8d"]).with_extremes(
@@ -45,6 +45,42 @@ def gate_shares(networks: Mapping[str, pd.DataFrame]) -> Figure:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
         handles = [mpl.patches.Patch(color=color) for color in _WAYS.values()]
         figure.legend(handles, list(_WAYS), loc="outside upper center", ncols=len(_WAYS))
+    return figure
+
+
+def live_clouds(live: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+    """Numbers of clouds that are not dead, a panel per layer, and the test error, by step.
+
+    Lines are means over the seeds that trained, bands reach from the lowest to the highest.
+
+    Args:
+        live: The output of `analysis.live_table`.
+        curves: The output of `analysis.curves_table` for the same runs.
+    """
+    tables = {
+        f"live clouds, layer {layer}": own.rename(columns={"live": "value"})
+        for layer, own in live.groupby("layer")
+    }
+    error = curves[~curves.diverged].rename(columns={"test_error": "value"})
+    with mpl.style.context(STYLE, after_reset=True):
+        figure, panels = subplots(1, len(tables) + 1, 8.4, 3.2)
+        for axes, (title, table) in zip(
+            panels, {**tables, "test error (%)": error}.items(), strict=True
+        ):
+            for arm in curves.arm.unique():
+                values = table[table.arm == arm].groupby("step").value
+                axes.plot(values.mean(), color=arm_color(arm), label=arm)
+                axes.fill_between(
+                    values.mean().index,
+                    values.min(),
+                    values.max(),
+                    color=arm_color(arm),
+                    alpha=0.12,
+                    lw=0,
+                )
+            axes.set(title=title, xlabel="gradient step", ylim=(0, 1.06 * table.value.max()))
+            _step_axis(axes, table)
+        panels[-1].legend(loc="lower left")
     return figure
 
 
@@ -119,16 +155,12 @@ def dead_and_error(networks: Mapping[str, pd.DataFrame]) -> Figure:
 def _grid(
     networks: Mapping[str, pd.DataFrame],
 ) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """Panels by network and layer (rows) and arm (columns), each with its rows of the table.
-
-    A dotted line marks the end of the first epoch.
-    """
+    """Panels by network and layer (rows) and arm (columns), each with its rows of the table."""
     table = pd.concat([own.assign(network=name) for name, own in networks.items()])
     arms = list(table.arm.unique())
     layers = list(table[["network", "layer"]].drop_duplicates().itertuples(index=False, name=None))
     figure, axes = subplots(len(layers), len(arms), 8.4, 1.0 + 1.5 * len(layers), sharex=True)
     grid = np.reshape(np.array(axes), (len(layers), len(arms)))
-    first_epoch = table.step[np.isclose(table.epoch, 1.0)]
     panels = []
     for (network, layer), line in zip(layers, grid, strict=True):
         rows = table[(table.network == network) & (table.layer == layer)]
@@ -138,15 +170,19 @@ def _grid(
             own = rows[rows.arm == arm]
             if len(own):
                 panels.append((panel, own))
-            for step in first_epoch.unique():
-                panel.axvline(step, color="#888888", ls=":", lw=1)
+            _step_axis(panel, table)
     for arm, panel in zip(arms, grid[0], strict=True):
         panel.set_title(arm, color=arm_color(arm))
     for panel in grid[-1]:
         panel.set_xlabel("gradient step")
-    # Linear from the start to the first step, and logarithmic from there on.
-    grid[0, 0].set_xscale("symlog", linthresh=1, linscale=0.5)
-    grid[0, 0].set_xticks([0, 1, 10, 100, 1000, 10_000], ["0", "1", "10", "100", "1k", "10k"])
-    grid[0, 0].set_xlim(0, max(table.step.max(), 1))
-    grid[0, 0].xaxis.set_minor_locator(NullLocator())
     return figure, panels
+
+
+def _step_axis(axes: Axes, table: pd.DataFrame) -> None:
+    """Steps: linear from the start to the first, logarithmic from there; a line after an epoch."""
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.set_xticks([0, 1, 10, 100, 1000, 10_000], ["0", "1", "10", "100", "1k", "10k"])
+    axes.set_xlim(0, max(table.step.max(), 1))
+    axes.xaxis.set_minor_locator(NullLocator())
+    for step in table.step[np.isclose(table.epoch, 1.0)].unique():
+        axes.axvline(step, color="#888888", ls=":", lw=1)

@@ -79,13 +79,13 @@ def test_fates(two_epochs: Ends) -> None:
     record = gated(two_epochs("BL", 7), FATES, is_open=[open_at_the_end])
     clouds = analysis.fates(analysis.gates_table([record]))
     assert list(clouds) == [
-        *("arm", "seed", "layer", "cloud", "start", "first_epoch", "end", "died", "linear")
+        *("arm", "seed", "layer", "cloud", "first_epoch", "end", "died", "linear")
     ]
     assert rows(clouds.drop(columns=["arm", "seed", "layer", "died"])) == [
-        (1, False, False, False, True),
-        (2, False, True, True, False),
-        (3, False, True, False, False),
-        (4, True, False, True, False),
+        (1, False, False, True),
+        (2, True, True, False),
+        (3, True, False, False),
+        (4, False, True, False),
     ]
     np.testing.assert_array_equal(clouds.died, [math.nan, 3, 3, 0])
 
@@ -96,10 +96,20 @@ def test_fates_at_another_threshold(two_epochs: Ends) -> None:
     assert clouds.end.tolist() == [False, True, False, False]
 
 
+def test_live_clouds_are_those_that_are_not_dead(two_epochs: Ends) -> None:
+    gates = analysis.gates_table([gated(two_epochs("BL", 7), FATES, [[0.0, 1.0]] * 5)])
+    live = analysis.live_table(gates)
+    assert list(live) == ["arm", "seed", "layer", "step", "epoch", "live"]
+    assert live[live.layer == 1].live.tolist() == [3, 4, 2, 2, 2]
+    assert live[live.layer == 2].live.tolist() == [1] * 5
+    assert analysis.live_table(gates, 0.99).live.tolist() == [4, 4, 4, 3, 3] + [1] * 5
+    assert live.step.tolist() == [0, 1, 3, 10, 20] * 2
+
+
 def test_the_first_epoch_of_a_run_without_epochs_is_its_start(make_record: Ends) -> None:
     record = gated(make_record("BL", 0, [0.9], [0]), [[1.0, 0.0]])
     clouds = analysis.fates(analysis.gates_table([record]))
-    assert clouds.first_epoch.tolist() == clouds.start.tolist() == [True, False]
+    assert clouds.first_epoch.tolist() == clouds.end.tolist() == [True, False]
 
 
 # --- Counts --------------------------------------------------------------------------------------
@@ -121,7 +131,7 @@ def test_deaths_table(two_epochs: Ends) -> None:
         never = {"died": 0, "came_back": 0, **spread("step")}
         zero = {
             name: value
-            for column in ("start", "first_epoch", "end", "linear")
+            for column in ("most", "first_epoch", "end", "linear")
             for name, value in spread(column, 0.0).items()
         }
         own = {"variant": variant, "layer": layer, "seeds": seeds, "diverged": 0}
@@ -135,7 +145,7 @@ def test_deaths_table(two_epochs: Ends) -> None:
             died=4,
             came_back=1,
             **spread("step", 1.5, 0, 3),
-            **spread("start", 1.0),
+            **spread("most", 1.5, 1, 2),
             **spread("first_epoch", 1.5, 1, 2),
             **spread("end", 1.5, 1, 2),
         ),
@@ -144,7 +154,7 @@ def test_deaths_table(two_epochs: Ends) -> None:
     )
     assert table.text.loc[("cold", 1)].to_dict() == {
         "diverged": "1 of 3",
-        "dead, start": "1.0",
+        "dead, at most": "1.5 (1 to 2)",
         "dead, epoch 1": "1.5 (1 to 2)",
         "dead, end": "1.5 (1 to 2)",
         "step of death": "2 (0 to 3)",
@@ -159,6 +169,27 @@ def test_deaths_where_all_seeds_diverged(two_epochs: Ends) -> None:
     assert analysis.deaths_table({"BL": [lost]}).text.empty
     both = {"BL": [lost], "KUMAR": [gated(two_epochs("KUMAR", 0), FATES)]}
     assert analysis.deaths_table(both).numbers.variant.tolist() == ["KUMAR"]
+
+
+def test_blackouts(two_epochs: Ends) -> None:
+    dark, light = [1.0, 1.0], [1.0, 0.0]
+    runs = {
+        "BL": [
+            gated(two_epochs("BL", 0, 60, 50), [light, dark, dark, light, dark]),
+            gated(two_epochs("BL", 1, 60, 55), [light, light, dark, dark, dark]),
+            gated(two_epochs("BL", 2, lost=True), [dark] * 5),
+        ],
+        "KUMAR": [gated(two_epochs("KUMAR", 0, 50, 6), [light] * 5, [light] * 5)],
+    }
+    table = analysis.blackouts_table(runs, 55.0).text
+    assert list(table.index) == [("BL", 1), ("KUMAR", 1), ("KUMAR", 2)]
+    assert table.loc[("BL", 1)].to_dict() == {
+        "runs": "2 of 2",
+        "from step": "2 (1 to 3)",
+        "until step": "10",  # of the run in which they came back
+        "error of 55 % by step": "1",
+    }
+    assert table.loc[("KUMAR", 2)].tolist() == ["0 of 1", "–", "–", "1"]
 
 
 def test_deaths_by_threshold(two_epochs: Ends) -> None:
@@ -232,10 +263,10 @@ def test_spearman_is_scipys(seed: int) -> None:
 
 def test_the_interval_of_spearman_covers() -> None:
     rng = np.random.default_rng(0)
-    pairs = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], size=(200, 20))
+    pairs = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], size=(60, 20))
     truth = 6 / np.pi * np.arcsin(0.25)
     ends = np.array([analysis.spearman(*own.T)[1:3] for own in pairs])
-    assert 0.9 < np.mean((ends[:, 0] < truth) & (truth < ends[:, 1])) <= 0.99
+    assert 0.85 < np.mean((ends[:, 0] < truth) & (truth < ends[:, 1])) <= 1.0
 
 
 @pytest.mark.parametrize("pairs", [([], []), ([1], [2]), ([1, 1, 1], [1, 2, 3])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from axes import BLUE, OWN_ARM, RED, bands_in, dots_in, drawn, legend
+from axes import BLUE, OWN_ARM, RED, bands_in, curves_in, dots_in, drawn, legend, points
 from gated_runs import gated
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -73,6 +73,30 @@ def test_shares_are_stacked_from_shut_to_open(networks: dict[str, pd.DataFrame])
         assert shut[step] == pytest.approx((0, low))
         assert undecided[step] == pytest.approx((low, high))
         assert is_open[step] == pytest.approx((high, 1))
+
+
+def test_live_clouds_stand_beside_the_error(make_record: MakeRecord) -> None:
+    dead, alive = [1.0, 1.0], [0.0, 0.0]
+    own = {
+        ("BL", 0): [alive, dead, dead, [1.0, 0.0], alive],
+        ("BL", 1): [alive, alive, dead, dead, dead],
+        ("KUMAR", 0): [alive] * 5,
+    }
+    runs = [
+        gated(make_record(arm, seed, [0.9, 0.8, 0.7 + seed / 10, 0.5, 0.1], STEPS), shut, shut)
+        for (arm, seed), shut in own.items()
+    ]
+    live, curves = analysis.live_table(analysis.gates_table(runs)), analysis.curves_table(runs)
+    first, second, error = drawn(figures.live_clouds(live, curves))
+    for axes in (first, second):
+        mean, _ = curves_in(axes, BLUE)[0], curves_in(axes, RED)
+        assert points(mean) == list(zip(STEPS, [2, 1, 0, 0.5, 1], strict=True))
+        (color, ends), _ = bands_in(axes)
+        assert color == BLUE
+        assert ends == {0: (2, 2), 1: (0, 2), 3: (0, 0), 10: (0, 1), 20: (0, 2)}
+    assert first.get_title() == "live clouds, layer 1"
+    assert dict(points(curves_in(error, BLUE)[0]))[3] == pytest.approx(75)
+    assert legend(error) == {"BL": BLUE, "KUMAR": RED}
 
 
 def test_every_cloud_is_a_strip(networks: dict[str, pd.DataFrame]) -> None:
