@@ -12,6 +12,7 @@ from gmlib.study.analysis.closed_form import *
 from gmlib.study.analysis.comparisons import *
 from gmlib.study.analysis.coordinates import *
 from gmlib.study.analysis.curves import *
+from gmlib.study.analysis.gates import *
 from gmlib.study.analysis.overflow import *
 from gmlib.study.analysis.pairs import *
 from gmlib.study.analysis.propagation import *

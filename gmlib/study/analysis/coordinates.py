@@ -36,8 +36,8 @@ from gmlib.study import datasets
 from gmlib.study.analysis.curves import runs_table, tidy
 from gmlib.study.analysis.statistics import mean_range
 from gmlib.study.analysis.text import Table, ranged
+from gmlib.study.plan.beyond import PREDICTED
 from gmlib.study.plan.config import RunConfig
-from gmlib.study.plan.studies import PREDICTED
 from gmlib.study.runs.measurements import Load, measurement
 from gmlib.study.runs.records import RunRecord
 from gmlib.study.runs.training import build_network, generator_of, reproducible_arithmetic
@@ -323,7 +323,7 @@ def prediction_table(records: Mapping[str, Sequence[RunRecord]]) -> Table:
     """What was predicted of settings before they were run, beside what they did.
 
     Args:
-        records: Of `studies.predicted`, by name.
+        records: Of `beyond.predicted`, by name.
 
     Returns:
         One row a prediction: whether a setting would learn fast and why; the mean and range of the

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from gmlib.study import datasets
-from gmlib.study.analysis.text import Table
+from gmlib.study.analysis.statistics import mean_range
+from gmlib.study.analysis.text import Table, ranged
 from gmlib.study.runs.gates import gates
 from gmlib.study.runs.measurements import Load, measurement
 from gmlib.study.runs.records import RunRecord
@@ -84,7 +85,7 @@ def principal_plane(mu: Array, sigma: Array) -> Array:
     return np.asarray(plane * signs)
 
 
-@measurement(version=1)
+@measurement(version=2)
 def mean_displacement(record: RunRecord, *, load: Load = datasets.load) -> dict[str, Array]:
     """Measure how far the components are from their start, after every epoch.
 
@@ -96,8 +97,8 @@ def mean_displacement(record: RunRecord, *, load: Load = datasets.load) -> dict[
         ``absolute``: distance of each mean from its start, in all dimensions, averaged over
         components, shape ``(T,)``. ``relative``: each distance divided by the component's
         initial size, ``sqrt(sum_i sigma_i^2)``, averaged likewise. ``spread``: size at each time,
-        averaged likewise. ``gates``: absolute change of the gate ``G = P(<beta, x> > 0)`` since the
-        start, averaged over images and components.
+        averaged likewise. ``gates``: each component's gate ``G = P(<beta, x> > 0)`` at each time,
+        averaged over images, shape ``(T, K)``.
     """
     images = load(record.config.dataset, record.config.standardize).x_test
     mu, sigma = _mixture(record)
@@ -108,19 +109,23 @@ def mean_displacement(record: RunRecord, *, load: Load = datasets.load) -> dict[
         "absolute": distance.mean(axis=1),
         "relative": (distance / size[0]).mean(axis=1),
         "spread": size.mean(axis=1),
-        "gates": np.abs(G - G[0]).mean(axis=(1, 2)),
+        "gates": G.mean(axis=1),
     }
 
 
 def displacement_table(moved_by_arm: Mapping[str, Mapping[str, Array]]) -> Table:
-    """Tabulate `mean_displacement` of each arm at the start, after the first and the last epoch."""
-    quantities = {"moved": "absolute", "relative": "relative", "size": "spread", "gates": "gates"}
+    """Tabulate `mean_displacement` of each arm at the start, after the first and the last epoch.
+
+    The gate is given as mean and range over the components.
+    """
+    quantities = {"moved": "absolute", "relative": "relative", "size": "spread"}
     rows = []
     for arm, moved in moved_by_arm.items():
         epochs = len(moved["absolute"]) - 1
         for epoch in sorted({0, min(1, epochs), epochs}):
             values = {name: moved[quantity][epoch] for name, quantity in quantities.items()}
-            rows.append({"arm": arm, "epoch": epoch, **values})
+            gate = mean_range("gate", pd.Series(moved["gates"][epoch]))
+            rows.append({"arm": arm, "epoch": epoch, **values, **gate})
     return Table(
         pd.DataFrame(rows),
         {"arm": "{arm}", "epoch": "{epoch}"},
@@ -128,7 +133,7 @@ def displacement_table(moved_by_arm: Mapping[str, Mapping[str, Array]]) -> Table
             "moved": "{moved:.2f}",
             "relative": "{relative:.2f}",
             "size": "{size:.2f}",
-            "gates changed by": "{gates:.2f}",
+            "mean gate": ranged("gate", "{:.2f}"),
         },
     )
 

@@ -6,6 +6,7 @@ showing and saving it to the caller. The data drawn can be read back from the ax
 
 from gmlib.study.figures.benchmarks import *
 from gmlib.study.figures.budgets import *
+from gmlib.study.figures.gates import *
 from gmlib.study.figures.layer import *
 from gmlib.study.figures.overflow import *
 from gmlib.study.figures.propagation import *

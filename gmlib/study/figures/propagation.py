@@ -60,21 +60,21 @@ def component_propagation(panels: Mapping[str, Ellipses]) -> Figure:
 
 
 def displacement(moved: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
-    """Distances of components from their start, by three measures, one line per arm.
+    """Distances of components from their start, one line per arm; mean gates, a thin one per cloud.
 
     Args:
         moved: Outputs of `analysis.mean_displacement`, by arm.
     """
-    titles = {
-        "absolute": "distance",
-        "relative": "distance over initial size",
-        "gates": "change of the gates",
-    }
+    titles = {"absolute": "distance", "relative": "distance over initial size"}
     with mpl.style.context(STYLE, after_reset=True):
-        figure, panels = subplots(1, 3, 10.2, 3.2)
-        for axes, (kind, title) in zip(panels, titles.items(), strict=True):
-            for arm, distances in moved.items():
-                axes.plot(np.asarray(distances[kind]), ".-", color=arm_color(arm), label=arm)
+        figure, panels = subplots(1, 3, 8.4, 3.0)
+        for arm, distances in moved.items():
+            color, gates = arm_color(arm), np.asarray(distances["gates"])
+            for axes, kind in zip(panels, titles, strict=False):
+                axes.plot(np.asarray(distances[kind]), ".-", color=color, label=arm)
+            panels[-1].plot(gates, "-", color=color, lw=0.8, alpha=0.6)
+            panels[-1].plot(gates.mean(axis=1), ".-", color=color)
+        for axes, title in zip(panels, (*titles.values(), "mean gate"), strict=True):
             axes.set(title=title, xlabel="epoch", ylim=(0, None))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         panels[0].legend()

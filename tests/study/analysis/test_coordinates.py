@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from gmlib import functional
 from gmlib.study import analysis, datasets
+from gmlib.study.plan.beyond import PREDICTED
 from gmlib.study.plan.config import RunConfig
-from gmlib.study.plan.studies import PREDICTED
 from gmlib.study.runs.records import RunRecord
 from gmlib.study.runs.training import build_network, train
 

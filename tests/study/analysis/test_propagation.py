@@ -198,10 +198,9 @@ def test_mean_displacement(moving: RunRecord) -> None:
     np.testing.assert_allclose(moved["absolute"], [0, 2.5, 5.5])
     np.testing.assert_allclose(moved["relative"], [0, (5 / 5 + 0) / 2, (10 / 5 + 1 / 2) / 2])
     np.testing.assert_allclose(moved["spread"], [3.5, 6, 2])
-    # z = <mu, x> / |sigma x|: by component and image, at the start and after the first epoch.
-    start, after = [1 / 3, 1 / 4, 0, 0], [4 / 6, 5 / 8, 0, 0]
-    gates = np.abs(stats.norm.cdf(after) - stats.norm.cdf(start)).mean()
-    np.testing.assert_allclose(moved["gates"][:2], [0, gates], atol=1e-12)
+    # z = <mu, x> / |sigma x| by component (rows) and image, at the start and after an epoch.
+    for epoch, z in enumerate([[[1 / 3, 1 / 4], [0, 0]], [[4 / 6, 5 / 8], [0, 0]]]):
+        np.testing.assert_allclose(moved["gates"][epoch], stats.norm.cdf(z).mean(axis=1))
 
 
 def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
@@ -212,12 +211,15 @@ def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
         {arm: mean_displacement(record, load=load) for arm, record in moved.items()}
     )
     numbers, text = table.numbers, table.text
-    assert list(numbers) == ["arm", "epoch", "moved", "relative", "size", "gates"]
+    gate = ["gate", "gate_low", "gate_high"]
+    assert list(numbers) == ["arm", "epoch", "moved", "relative", "size", *gate]
     assert numbers.moved.tolist() == [0.0, 2.5, 5.5, 0.0]
     assert numbers.relative.tolist() == [0.0, 0.5, 1.25, 0.0]
     assert numbers["size"].tolist() == pytest.approx([3.5, 6.0, 2.0, math.sqrt(2)])
-    assert (numbers.gates == 0.0).tolist() == [True, False, False, True]
-    assert list(text) == ["moved", "relative", "size", "gates changed by"]
+    by_cloud = mean_displacement(moving, load=load)["gates"]
+    assert numbers.gate[:3].tolist() == pytest.approx(by_cloud.mean(axis=1))
+    assert numbers.gate_high[:3].tolist() == pytest.approx(by_cloud.max(axis=1))
+    assert list(text) == ["moved", "relative", "size", "mean gate"]
     assert text.index.names == ["arm", "epoch"]
     assert text.iloc[:, :3].T.to_dict("list") == {
         ("KUMAR", 0): ["0.00", "0.00", "3.50"],
@@ -225,9 +227,9 @@ def test_displacement_table(moving: RunRecord, mixed: Mixed) -> None:
         ("KUMAR", 2): ["5.50", "1.25", "2.00"],
         ("BL", 0): ["0.00", "0.00", "1.41"],
     }
-    gates = text["gates changed by"]
-    assert gates["KUMAR", 0] == gates["BL", 0] == "0.00"
-    assert float(gates["KUMAR", 1]) > 0
+    assert text["mean gate"]["BL", 0] == "0.50"
+    low, high = by_cloud[1]
+    assert text["mean gate"]["KUMAR", 1] == f"{(low + high) / 2:.2f} ({high:.2f} to {low:.2f})"
 
 
 # --- What has no ellipses ------------------------------------------------------------------------

@@ -93,18 +93,24 @@ def test_unusual_components(times: int, components: int) -> None:
 
 
 def test_displacement() -> None:
+    gates = np.array([[0.6, 0.8], [0.1, 0.2], [0.0, 0.1]])
     moved = {
-        "BL": {"absolute": [0, 1, 2], "relative": [0, 0.1, 0.2], "gates": [0, 0.5, 0.4]},
-        "KUMAR": {"absolute": [0, 3, 5], "relative": [0, 0.6, 1.0], "gates": [0, 0.3, 0.4]},
+        "BL": {"absolute": [0, 1, 2], "relative": [0, 0.1, 0.2], "gates": gates},
+        "KUMAR": {"absolute": [0, 3, 5], "relative": [0, 0.6, 1.0], "gates": gates + 0.1},
     }
-    absolute, relative, gates = drawn(figures.displacement(moved))
-    panels = {"absolute": absolute, "relative": relative, "gates": gates}
-    for kind, axes in panels.items():
-        for arm, distances in moved.items():
+    *distances, last = drawn(figures.displacement(moved))
+    for kind, axes in zip(("absolute", "relative"), distances, strict=True):
+        for arm, own in moved.items():
             (line,) = curves_in(axes, COLORS[arm])
-            np.testing.assert_allclose(points(line), list(enumerate(distances[kind])))
+            np.testing.assert_allclose(points(line), list(enumerate(own[kind])))
+        assert axes.get_ylim()[1] >= max(moved["KUMAR"][kind])
+    for arm, own in moved.items():
+        *clouds, mean = curves_in(last, COLORS[arm])
+        np.testing.assert_allclose([line.get_ydata() for line in clouds], own["gates"].T)
+        np.testing.assert_allclose(mean.get_ydata(), own["gates"].mean(axis=1))
+        assert mean.get_linewidth() > max(line.get_linewidth() for line in clouds)
+    for axes in (*distances, last):
         assert axes.get_xlabel() == "epoch"
         assert axes.get_ylim()[0] == 0
-        assert axes.get_ylim()[1] >= max(moved["KUMAR"][kind])
-    assert legend(absolute) == {"BL": BLUE, "KUMAR": RED}
-    assert "size" in relative.get_title()
+    assert legend(distances[0]) == {"BL": BLUE, "KUMAR": RED}
+    assert "size" in distances[1].get_title()
