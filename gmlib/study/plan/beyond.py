@@ -21,18 +21,21 @@ __all__ = [
 ]
 
 
-def both_coordinates(seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
-    """Runs of a dense network, and of three starts in affine and in folded coordinates.
+_STARTS = ("BL", "FAN-IN", "KUMAR")
+
+
+def both_coordinates(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
+    """Runs of a dense network, and of three starts in affine and in folded coordinates, by label.
 
     Args:
         seeds: Seeds, the same for all.
         **settings: Other settings of `RunConfig`, the same for all.
     """
-    starts = ["BL", "FAN-IN", "KUMAR"]
-    return [
-        *run_configs(["FC", *starts], seeds, **settings),
-        *run_configs(starts, seeds, coordinates="folded", **settings),
+    arms = [("FC", "affine"), *((arm, own) for own in ("affine", "folded") for arm in _STARTS)]
+    runs = [
+        run_configs([arm], seeds, coordinates=coordinates, **settings) for arm, coordinates in arms
     ]
+    return {own[0].label: own for own in runs}
 
 
 def causes(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
@@ -183,7 +186,7 @@ def rate_grid(
 def rate_grids(
     rates: Sequence[float],
     seeds: Sequence[int],
-    starts: Sequence[str] = ("BL", "FAN-IN", "KUMAR"),
+    starts: Sequence[str] = _STARTS,
     **settings: Any,
 ) -> dict[str, list[RunConfig]]:
     """A `rate_grid` for the dense network, and for each start in affine and folded coordinates.
