@@ -107,7 +107,8 @@ def _networks(records: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
 def _network_name(config: RunConfig, num_features: int) -> str:
     layers = "→".join(map(str, (num_features, *config.widths)))
     size = "" if config.family is DENSE else f", {config.family.size(config)}"
-    return unbroken(f"{config.label} {layers}{size}")
+    colon = ":" if config.label != config.arm else ""  # "rank 1: 784→10"
+    return unbroken(f"{config.label}{colon} {layers}{size}")
 
 
 def pareto_front(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
@@ -189,37 +190,40 @@ def against_dense(table: pd.DataFrame, cost: str = "parameters") -> Table:
 
 
 def readout_movement(records: Iterable[RunRecord], num_features: int) -> Table:
-    """Tabulate how far the means and readouts of each GM network's first layer have moved.
+    """Tabulate how far the means and matrices of each GM network's first layer have moved.
 
     Returns:
-        One row per network: the final distance of mu and of U from the initialization, relative to
-        the norm at initialization, as median over the seeds that trained; and the share of the
-        network's parameters that are in this U.
+        One row per network with matrices U, or A in folded coordinates: the final distance of mu
+        and of these from the initialization, relative to the norm at initialization, as median over
+        the seeds that trained; and the share of the network's parameters that are in them.
     """
     rows = []
     for own in _networks(records).values():
         config = own[0].config
         table = movement_table(own)
         last = table[(table.layer == 1) & (table.step == table.step.max())]
-        if config.family is DENSE or last.empty:
+        matrix = next((name for name in ("U", "A") if name in set(last.parameter)), None)
+        if matrix is None:
             continue
-        readouts = config.num_components * config.widths[0] * num_features
+        entries = config.num_components * config.widths[0] * num_features
         moved = last.groupby("parameter").moved.median()
         rows.append(
             {
                 "network": _network_name(config, num_features),
+                "matrix": matrix,
                 "mu": moved["mu"],
-                "U": moved["U"],
-                "share": readouts / num_parameters(config, num_features),
+                "moved": moved[matrix],
+                "share": entries / num_parameters(config, num_features),
             }
         )
+    matrices = " or ".join(dict.fromkeys(str(row["matrix"]) for row in rows))
     return Table(
         tidy(rows),
         {"network": "{network}"},
         {
             "mu moved": "{mu:two digits}",
-            "U moved": "{U:two digits}",
-            "share of parameters in U": "{share:.0f %}",
+            f"{matrices} moved": "{moved:two digits}",
+            f"share of parameters in {matrices}": "{share:.0f %}",
         },
     )
 

@@ -70,10 +70,12 @@ class Table:
         return labelled(text, *self.labels)
 
     def __repr__(self) -> str:
-        return repr(self.text)
+        with pd.option_context("display.max_rows", None):
+            return repr(self.text)
 
     def _repr_html_(self) -> str | None:
-        return self.text._repr_html_()  # type: ignore[no-any-return, operator]
+        with pd.option_context("display.max_rows", None):
+            return self.text._repr_html_()  # type: ignore[no-any-return, operator]
 
     def to_csv(self, path: str | Path | None = None) -> str | None:
         """Write the numbers as CSV to a file or, without `path`, return them as a string."""

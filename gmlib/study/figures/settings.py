@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import matplotlib as mpl
 import pandas as pd
@@ -14,9 +13,12 @@ from gmlib.study.analysis.curves import MEASURES
 from gmlib.study.figures.style import (
     COLORS,
     COMPONENT_COLORS,
+    COUNT_HEIGHT,
     STYLE,
     arm_color,
+    arm_line,
     count_lost,
+    name_counts,
     percent_axis,
     subplots,
 )
@@ -33,7 +35,8 @@ def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) 
     """Output std by layer at the start, and best test error, for stacks of several depths.
 
     Left: a line is a stack, through the means over seeds. Right: a dot is a seed, lines join the
-    means over those that trained; counts of those that diverged stand at the upper edge.
+    means over those that trained; counts of those that diverged stand at the upper edge, beside the
+    name of their arm. At the start an arm has the same outputs in affine and in folded coordinates.
 
     Args:
         scales: By number of layers, as `analysis.init_table` gives.
@@ -42,25 +45,34 @@ def depth(scales: Mapping[int, pd.DataFrame], runs: Mapping[int, pd.DataFrame]) 
     arms = list(next(iter(runs.values())).arm.unique())
     with mpl.style.context(STYLE, after_reset=True):
         figure, (start, end) = subplots(1, 2, 9.2, 3.8)
-        for index, arm in enumerate(arms):
-            color = arm_color(arm)
+        line = 0  # of counts
+        for arm in arms:
+            style = {"color": arm_color(arm), "marker": "o"}
             for table in scales.values():
                 mean = table[table.arm == arm].groupby("layer").std_after.mean()
-                start.semilogy(mean.index, mean, "o-", color=color, ms=4, lw=1.2, alpha=0.7)
-            kept = {x: table[(table.arm == arm) & ~table.diverged] for x, table in runs.items()}
-            means = {x: table.best.mean() for x, table in kept.items() if len(table)}
-            end.semilogy(list(means), list(means.values()), "o-", color=color, ms=5, label=arm)
-            for x, table in kept.items():
-                end.plot([x] * len(table), table.best, ".", color=color, ms=4, alpha=0.6)
-                lost = int((runs[x].arm == arm).sum()) - len(table)
-                count_lost(end, x, lost, color, index)
+                start.semilogy(mean.index, mean, ls=arm_line(arm), ms=4, lw=1.2, alpha=0.7, **style)
+            own = {x: table[table.arm == arm] for x, table in runs.items()}
+            kept = {x: table[~table.diverged].best for x, table in own.items()}
+            means = {x: best.mean() for x, best in kept.items() if len(best)}
+            xs, ys = list(means), list(means.values())
+            end.semilogy(xs, ys, ls=arm_line(arm), ms=5, label=arm, **style)
+            for x, best in kept.items():
+                end.plot([x] * len(best), best, ".", color=style["color"], ms=4, alpha=0.6)
+            lost = {x: int(table.diverged.sum()) for x, table in own.items()}
+            if any(lost.values()):
+                for x, number in lost.items():
+                    count_lost(end, x, number, style["color"], line)
+                name_counts(end, arm, line)
+                line += 1
         start.set(xlabel="layer", ylabel="output std at the start", title="at the start")
         end.set(xlabel="layers", ylabel="best test error (%)", title="after training")
         for axes in (start, end):
             axes.set_xticks(list(runs))
             axes.set_xlim(min(runs) - 0.4, max(runs) + 0.4)
+        low, high = end.get_ylim()
         percent_axis(end, pd.concat([table.best for table in runs.values()]))
-        end.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        end.set_ylim(low, low * (high / low) ** (1.0 / (1.0 - COUNT_HEIGHT * line)))
+        end.legend(loc="lower left", bbox_to_anchor=(1.0, 0.0))
     return figure
 
 
@@ -107,39 +119,51 @@ def dial(runs: Sequence[Mapping[float, pd.DataFrame]], xlabels: Sequence[str]) -
 def movement(table: pd.DataFrame) -> Figure:
     """How far clouds (above) and readouts (below) are from their start, by step: means over seeds.
 
+    Lines of arms in folded coordinates are dashed and dash-dotted, others solid and dotted.
+
     Args:
         table: As `analysis.movement_table` gives.
     """
     layers = sorted(table.layer.unique()) or [1]
-    readouts = {
-        ("U", "v"): {"U": ("-", "weights U"), "v": (":", "offsets v")},
-        ("A", "w"): {"A": ("--", "covariances A"), "w": ("-.", "means w")},
-    }
-    moved = [own for names, own in readouts.items() if {*names} & {*table.parameter}]
-    kinds = {
-        "clouds": {"mu": ("-", "means μ"), "sigma": (":", "deviations σ")},
-        "readouts": {k: v for own in moved or [readouts["U", "v"]] for k, v in own.items()},
-    }
     rows = table[table.step > 0]
     arms = list(rows.arm.unique())
+    folded = [arm for arm in arms if {"A", "w"} & {*table.parameter[table.arm == arm]}]
+    affine = [arm for arm in arms if arm not in folded]
+    both = ", folded" if affine and folded else ""
+    kinds = {  # (parameter, style, label, arms)
+        "clouds": [
+            ("mu", "-", "means μ", affine),
+            ("sigma", ":", "deviations σ", affine),
+            ("mu", "--", f"means μ{both}", folded),
+            ("sigma", "-.", f"deviations σ{both}", folded),
+        ],
+        "readouts": [
+            ("U", "-", "weights U", affine),
+            ("v", ":", "offsets v", affine),
+            ("A", "--", "covariances A", folded),
+            ("w", "-.", "means w", folded),
+        ],
+    }
     with mpl.style.context(STYLE, after_reset=True):
         figure, panels = subplots(2, len(layers), 4.6 * len(layers), 6.2, sharex=True, sharey="row")
-        for index, (kind, styles) in enumerate(kinds.items()):
+        for index, (kind, lines) in enumerate(kinds.items()):
             own = panels[index * len(layers) :][: len(layers)]
             for axes, layer in zip(own, layers, strict=True):
-                for arm, (parameter, (style, _)) in product(arms, styles.items()):
-                    chosen = rows[
-                        (rows.layer == layer) & (rows.arm == arm) & (rows.parameter == parameter)
-                    ]
-                    mean = chosen.groupby("step").moved.mean()
-                    axes.plot(mean.index, mean, style, color=arm_color(arm))
+                chosen = rows[rows.layer == layer]
+                for parameter, style, _, of in lines:
+                    for arm in of:
+                        runs = chosen[(chosen.arm == arm) & (chosen.parameter == parameter)]
+                        mean = runs.groupby("step").moved.mean()
+                        axes.plot(mean.index, mean, style, color=arm_color(arm))
                 axes.set(xscale="log", yscale="log", title=f"{kind}, layer {layer}")
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             own[0].set_ylabel("distance from the start, relative")
             for arm in arms if kind == "clouds" else []:
-                own[-1].plot([], [], color=arm_color(arm), label=arm)
-            for style, label in styles.values():
-                own[-1].plot([], [], style, color="#555555", label=label)
+                style = "--" if arm in folded else "-"
+                own[-1].plot([], [], style, color=arm_color(arm), label=arm)
+            for _, style, label, of in lines:
+                if of or (of is affine and not arms):
+                    own[-1].plot([], [], style, color="#555555", label=label)
             own[-1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         for axes in panels[-len(layers) :]:
             axes.set_xlabel("gradient step")

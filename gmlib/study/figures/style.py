@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,20 +18,24 @@ from gmlib.study.plan.arms import ARMS
 __all__ = [
     "COLORS",
     "COMPONENT_COLORS",
+    "COUNT_HEIGHT",
     "STYLE",
     "Panels",
     "arm_color",
     "arm_line",
+    "arm_rank",
     "band",
     "count_lost",
     "first_epoch",
     "label_arm",
+    "name_counts",
     "percent_axis",
     "spread",
     "subplots",
 ]
 
 Panels = tuple[Figure, list[Axes]]
+LineStyle = str | tuple[float, tuple[float, ...]]
 COLORS = {name: arm.color for name, arm in ARMS.items() if arm.color}
 COLORS |= {arm.label: arm.color for arm in ARMS.values() if arm.label and arm.color}
 _BLUES = ("#a9c9e8", "#6fa3d2", "#3a76b4", "#174a80")
@@ -40,7 +45,10 @@ _OTHERS = ("#3a8f5c", "#8357a4", "#1f9e9e", "#a0673b")
 COMPONENT_COLORS = ("#c8322b", "#2f6db5", "#3a8f5c", "#e39b28", "#8357a4", "#1f9e9e", "#a0673b")
 """Of the components of a layer, in turn."""
 _FOLDED = ", folded"  # as `RunConfig.label` has it
+_RANK = re.compile(r", rank (\d+)$")
 _RELU = ", ReLU between"  # as `plan.studies.with_relu` has it
+COUNT_HEIGHT = 0.06
+"""Of a line of counts at the upper edge of axes, as a fraction of their height."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")  # by number of layers
 STYLE = {
     "figure.dpi": 150,
@@ -61,13 +69,25 @@ STYLE = {
 
 def arm_color(arm: str) -> str:
     """Colour of an arm, the same wherever it is drawn, whatever its coordinates or ReLUs."""
-    name = arm.removesuffix(_FOLDED).removesuffix(_RELU)
+    name = _RANK.sub("", arm.removesuffix(_FOLDED)).removesuffix(_RELU)
     return COLORS.get(name) or _OTHERS[sum(name.encode()) % len(_OTHERS)]
 
 
-def arm_line(arm: str) -> str:
-    """Style of an arm's lines: dashed in folded coordinates. Dotted ones are of lost runs."""
+def arm_line(arm: str) -> LineStyle:
+    """Style of an arm's lines: dashed in folded coordinates, with long dashes if of low rank.
+
+    Between the long dashes are as many dots as the rank. Dotted lines are of lost runs.
+    """
+    rank = arm_rank(arm)
+    if rank is not None:
+        return (0.0, (8.0, 2.0, *(1.0, 2.0) * rank))
     return "--" if arm.endswith(_FOLDED) else "-"
+
+
+def arm_rank(arm: str) -> int | None:
+    """The rank of an arm's layers, if it is a low one."""
+    found = _RANK.search(arm)
+    return int(found[1]) if found else None
 
 
 def subplots(rows: int, columns: int, width: float, height: float, **kwargs: Any) -> Panels:
@@ -92,7 +112,7 @@ def band(axes: Axes, runs: pd.DataFrame, x: str, arm: str) -> None:
     mean, deviation = table.mean(axis=1), table.std(axis=1, ddof=0)
     low = np.maximum(mean - deviation, table.min(axis=1))
     high = np.minimum(mean + deviation, table.max(axis=1))
-    axes.plot(mean.index, mean, arm_line(arm), color=arm_color(arm))
+    axes.plot(mean.index, mean, ls=arm_line(arm), color=arm_color(arm))
     axes.fill_between(mean.index, low, high, color=arm_color(arm), alpha=0.18, lw=0)
 
 
@@ -103,9 +123,8 @@ def label_arm(axes: Axes, runs: pd.DataFrame) -> None:
     label = f"{arm} ({seeds} seed{'s' if seeds > 1 else ''}" + (
         f", {failures} diverged)" if failures else ")"
     )
-    axes.plot(
-        [], [], ":" if failures == seeds else arm_line(arm), color=arm_color(arm), label=label
-    )
+    style = ":" if failures == seeds else arm_line(arm)
+    axes.plot([], [], ls=style, color=arm_color(arm), label=label)
 
 
 def count_lost(axes: Axes, x: float, lost: int, color: str, line: int = 0) -> None:
@@ -113,13 +132,25 @@ def count_lost(axes: Axes, x: float, lost: int, color: str, line: int = 0) -> No
     if lost:
         axes.annotate(
             f"{lost} lost",
-            (x, 1.0 - 0.06 * line),
+            (x, 1.0 - COUNT_HEIGHT * line),
             xycoords=("data", "axes fraction"),
             ha="center",
             va="top",
             color=color,
             fontsize=8,
         )
+
+
+def name_counts(axes: Axes, arm: str, line: int) -> None:
+    """Whose counts are on a line at the upper edge, to the right of the axes."""
+    axes.annotate(
+        arm,
+        (1.01, 1.0 - COUNT_HEIGHT * line),
+        xycoords="axes fraction",
+        va="top",
+        color=arm_color(arm),
+        fontsize=8,
+    )
 
 
 def percent_axis(axes: Axes, errors: pd.Series[Any]) -> None:

@@ -227,9 +227,8 @@ def tuned(
     runs = {}
     for optimizer, rates in best.items():
         for label, rate in rates.items():
-            arm, _, coordinates = label.partition(", ")
-            own = {"optimizer": optimizer, "coordinates": coordinates or "affine", **settings}
-            runs[f"{label}, {optimizer}"] = rate_grid([arm], [rate], seeds, **own)
+            own = {"optimizer": optimizer, **settings}
+            runs[f"{label}, {optimizer}"] = rate_grid([label], [rate], seeds, **own)
     return runs
 
 

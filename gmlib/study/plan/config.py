@@ -211,7 +211,8 @@ def run_configs(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> l
     """One configuration for every arm and seed, arm by arm.
 
     Args:
-        arms: Arms, at least one, none twice.
+        arms: Arms, at least one, none twice; or labels of arms in coordinates of their own, such as
+            ``"KUMAR, folded"`` and ``"KUMAR, rank 1"``, see `RunConfig.label`.
         seeds: Seeds, at least one, none twice.
         **settings: Whatever else `RunConfig` takes, the same for all.
 
@@ -223,4 +224,13 @@ def run_configs(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> l
             raise ValueError(f"{name} must be a list of at least one entry, got {values!r}")
         if len(set(map(repr, values))) < len(values):
             raise ValueError(f"{name} must not repeat an entry, got {values!r}")
-    return [RunConfig(arm=arm, seed=seed, **settings) for arm in arms for seed in seeds]
+    return [
+        RunConfig(seed=seed, **{**settings, **_of_label(arm)}) for arm in arms for seed in seeds
+    ]
+
+
+def _of_label(label: str) -> dict[str, str]:
+    """The arm, and the coordinates if there are any in its label."""
+    if ", " not in str(label):
+        return {"arm": label}
+    return dict(zip(("arm", "coordinates"), label.split(", ", 1), strict=True))

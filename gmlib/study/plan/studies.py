@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from gmlib.optim import readout_factor
 from gmlib.study.plan.arms import ARMS, arm_of
 from gmlib.study.plan.config import RunConfig, run_configs
 from gmlib.study.validation import integer
 
 __all__ = [
     "CALIBRATION_SIZES",
+    "COMPONENTS",
     "READINGS",
     "STUDIES",
     "TARGETS",
@@ -23,6 +26,7 @@ __all__ = [
     "gates",
     "neurons",
     "readings",
+    "steady",
     "two_by_two",
     "warmups",
     "with_relu",
@@ -34,9 +38,38 @@ TARGETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 CALIBRATION_SIZES = (64, 256, 2048, 16384)
 """Numbers of calibration images that KUMAR is tried with."""
 
+COMPONENTS: Mapping[str, list[int]] = {
+    "KUMAR, folded": [1, 2, 5, 10, 20, 40],
+    "KUMAR, rank 0": [1, 2, 5, 10, 20, 50, 100, 200, 400],
+    "KUMAR, rank 1": [1, 2, 5, 10, 25, 50, 100, 200],
+    "KUMAR, rank 2": [1, 2, 4, 8, 16, 32, 64, 128],
+    "KUMAR, rank 4": [1, 2, 5, 10, 20, 40, 80],
+}
+"""Numbers of components by label. Those of a rank span the parameters of the dense networks."""
 
 WIDE = 1055
 """Hidden units with which a dense network has as many parameters as GM layers on MNIST-1D."""
+
+
+def steady(arms: Sequence[str], seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
+    """The configurations of `run_configs`, with learning rates that suit layers of any `K`.
+
+    Folded layers of more components than the note's ten have `scaled_rates`: with the note's own
+    rates their steps would be the longer the more components there are, see `gmlib.optim`. All
+    other networks have the note's, folded ones of fewer components among them, whose rates
+    `scaled_rates` would raise.
+
+    Args:
+        arms: Arms or labels, as `run_configs` takes them.
+        seeds: Seeds, the same for all arms.
+        **settings: Other settings of `RunConfig`, the same for all arms.
+    """
+    return [
+        replace(config, scaled_rates=True)
+        if config.coordinates == "folded" and readout_factor(config.num_components) < 1.0
+        else config
+        for config in run_configs(arms, seeds, **settings)
+    ]
 
 
 def ablation(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
@@ -75,38 +108,44 @@ def dial(
 
 
 def beside_wide(
-    seeds: Sequence[int], wide: int, *, widths: Sequence[int] = (100, 10), **settings: Any
+    seeds: Sequence[int],
+    wide: int,
+    arms: Sequence[str] = ("BL", "KUMAR"),
+    *,
+    widths: Sequence[int] = (100, 10),
+    **settings: Any,
 ) -> dict[str, list[RunConfig]]:
-    """Runs of the note's arms, and of a dense network with one hidden layer of another width.
+    """Runs of GM stacks, and of dense networks with one hidden layer: as wide as theirs, and wider.
 
     Args:
         seeds: Seeds, the same for all networks.
-        wide: Hidden units of the other dense network.
-        widths: Sizes of the hidden layers and the output of the note's arms.
+        wide: Hidden units of the wider dense network.
+        arms: Of the GM stacks, by label.
+        widths: Sizes of the hidden layers and the output of all others.
         **settings: Other settings of `RunConfig`, the same for all networks.
     """
-    arms = ["FC", "BL", "KUMAR"]
-    runs = {arm: run_configs([arm], seeds, widths=widths, **settings) for arm in arms}
     return {
-        "FC": runs.pop("FC"),
+        "FC": run_configs(["FC"], seeds, widths=widths, **settings),
         "FC, wide": run_configs(["FC"], seeds, widths=(wide, widths[-1]), **settings),
-        **runs,
+        **{arm: steady([arm], seeds, widths=widths, **settings) for arm in arms},
     }
 
 
 def depths(
     numbers: Sequence[int],
     seeds: Sequence[int],
+    arms: Sequence[str] = ("BL", "KUMAR"),
     *,
     hidden: int = 100,
     outputs: int = 10,
     **settings: Any,
 ) -> dict[int, list[RunConfig]]:
-    """Runs of BL and KUMAR by the number of GM layers.
+    """Runs of GM stacks by the number of layers.
 
     Args:
         numbers: Numbers of layers.
         seeds: Seeds, the same for all depths.
+        arms: Of the stacks, by label.
         hidden: Units of every layer but the last.
         outputs: Units of the last layer.
         **settings: Other settings of `RunConfig`, the same for all depths.
@@ -119,9 +158,7 @@ def depths(
     for number in numbers:
         integer("every depth", number, 1)
     return {
-        number: run_configs(
-            ["BL", "KUMAR"], seeds, widths=(*[hidden] * (number - 1), outputs), **settings
-        )
+        number: steady(arms, seeds, widths=(*[hidden] * (number - 1), outputs), **settings)
         for number in numbers
     }
 
@@ -159,20 +196,24 @@ def warmups(
 
 
 def neurons(
-    numbers: Sequence[int], seeds: Sequence[int], **settings: Any
+    numbers: Sequence[int],
+    seeds: Sequence[int],
+    arms: Sequence[str] = ("KUMAR",),
+    **settings: Any,
 ) -> dict[str, list[RunConfig]]:
-    """Runs of networks of neurons by number of neurons, and of the GM layers they are drawn from.
+    """Runs of networks of neurons by number of neurons, and of GM layers.
 
     Args:
         numbers: Numbers of neurons of a layer, multiples of the number of components.
         seeds: Seeds, the same for all networks.
+        arms: Of the GM layers, by label; the neurons are drawn from KUMAR's.
         **settings: Other settings of `RunConfig`, the same for all networks.
     """
     runs = {
         f"{number:,} neurons": run_configs(["NEURONS"], seeds, num_neurons=number, **settings)
         for number in numbers
     }
-    return {**runs, "KUMAR": run_configs(["KUMAR"], seeds, **settings)}
+    return {**runs, **{arm: steady([arm], seeds, **settings) for arm in arms}}
 
 
 def budget(
@@ -188,7 +229,7 @@ def budget(
     """Runs of dense networks and of GM stacks over a range of sizes.
 
     Args:
-        arms: Arms, which initialize the GM stacks.
+        arms: Of the GM stacks, by label.
         components: Numbers of components of a GM layer.
         hidden: Numbers of hidden units of a GM stack; 0 for a single layer.
         dense_hidden: Numbers of hidden units of a dense network; 0 for softmax regression.
@@ -214,7 +255,7 @@ def budget(
 
     dense = [run_configs(["FC"], seeds, widths=widths(h), **settings) for h in dense_hidden]
     stacks = [
-        run_configs([arm], seeds, widths=widths(units), num_components=K, **settings)
+        steady([arm], seeds, widths=widths(units), num_components=K, **settings)
         for arm in arms
         for units in hidden
         for K in components

@@ -19,6 +19,7 @@ from gmlib import GaussianMixtureLayer
 from gmlib.study import analysis, datasets
 from gmlib.study.analysis.budgets import multiplications, num_parameters
 from gmlib.study.plan.config import RunConfig
+from gmlib.study.plan.coordinates import COORDINATES
 from gmlib.study.plan.neurons import draw_neurons
 from gmlib.study.runs.records import RunRecord
 from gmlib.study.runs.training import build_network
@@ -49,20 +50,42 @@ from gmlib.study.runs.training import build_network
             (784 + 1_568 + 78_400 + 200) + (100 + 200 + 1_000 + 20),
         ),
         (RunConfig("NEURONS", 0, widths=(10,), num_neurons=100), 79_400, 79_400),
+        # A is as large as U, and a trained network answers as before.
+        (
+            RunConfig("KUMAR", 0, widths=(10,), num_components=1, coordinates="folded"),
+            1_568 + 7_840 + 10,
+            784 + 1_568 + 7_840 + 20,
+        ),
+        # mu and one sigma, w; the squares, mu x and sigma^2 |x|^2, by F.
+        (
+            RunConfig("KUMAR", 0, widths=(10,), num_components=40, coordinates="rank 0"),
+            40 * (784 + 1 + 10),
+            784 + 40 * (784 + 1 + 10),
+        ),
+        # Twice more a vector of the inputs and one of the outputs; their products, and by G.
+        (
+            RunConfig("KUMAR", 0, widths=(10,), num_components=40, coordinates="rank 2"),
+            40 * (3 * 784 + 1 + 3 * 10),
+            784 + 40 * (3 * 784 + 1 + 3 * 10 + 2),
+        ),
     ],
-    ids=lambda value: f"{value.arm} {value.widths}" if isinstance(value, RunConfig) else "",
+    ids=lambda value: f"{value.label} {value.widths}" if isinstance(value, RunConfig) else "",
 )
 def test_by_hand(config: RunConfig, parameters: int, products: int) -> None:
     assert num_parameters(config, 784) == parameters
     assert multiplications(config, 784) == products
 
 
-@pytest.mark.parametrize("arm", ["FC", "BL", "KUMAR", "NEURONS"])
+@pytest.mark.parametrize(
+    "label", ["FC", "BL", "KUMAR", "NEURONS", *(f"KUMAR, {own}" for own in COORDINATES)]
+)
 @pytest.mark.parametrize("widths", [(3,), (6, 3), (5, 6, 3)])
 def test_as_many_parameters_as_the_network_that_trains(
-    arm: str, widths: tuple[int, ...], tiny: Any
+    label: str, widths: tuple[int, ...], tiny: Any
 ) -> None:
-    config = tiny(arm, widths=widths, num_components=4, num_neurons=8)
+    arm, _, coordinates = label.partition(", ")
+    settings = {"coordinates": coordinates or "affine", "num_components": 4, "num_neurons": 8}
+    config = tiny(arm, widths=widths, **settings)
     dataset = datasets.load(config.dataset)
     network, _ = build_network(config, dataset)
     count = sum(parameter.numel() for parameter in network.parameters())
@@ -188,6 +211,20 @@ def test_networks_of_several_hidden_layers(make_record: MakeRecord) -> None:
     assert table.hidden.tolist() == ["", "5, 4"]
 
 
+def test_networks_of_one_size_in_several_coordinates(make_record: MakeRecord) -> None:
+    ways = ["affine", "folded", "rank 1"]
+    records = [make_record("KUMAR", seed, coordinates=own) for own in ways for seed in (0, 1)]
+    table = analysis.budget_table(records, 6).replace("\N{NO-BREAK SPACE}", " ", regex=True)
+    assert table.arm.tolist() == ["KUMAR", "KUMAR, folded", "KUMAR, rank 1"]
+    assert table.network.tolist() == [
+        "KUMAR 6→100→10, K = 10",
+        "KUMAR, folded: 6→100→10, K = 10",
+        "KUMAR, rank 1: 6→100→10, K = 10",
+    ]
+    assert table.seeds.tolist() == [2, 2, 2]
+    assert table.parameters[0] == table.parameters[1] > table.parameters[2]
+
+
 def test_a_seed_that_is_lost_does_not_move_the_error_of_a_network(make_record: MakeRecord) -> None:
     records = [make_record("KUMAR", seed, [0.9, e]) for seed, e in enumerate([0.06, 0.9, 0.07])]
     (row,) = rows(analysis.budget_table(records, 6))
@@ -201,7 +238,7 @@ def test_how_far_the_readouts_have_come(make_record: MakeRecord) -> None:
         return make_record("KUMAR", seed, movement=movement, widths=(4, 3), **settings)
 
     records = [
-        replace(moving(0, 1, 1), config=make_record("FC", 0, widths=(4, 3)).config),
+        make_record("FC", 0, movement={"0.weight": [0.0, 0.5, 1.0]}, widths=(4, 3)),
         make_record("KUMAR", 0, widths=(4, 3), num_components=9),  # from before it was recorded
         *(moving(seed, mu, U, num_components=2) for seed, mu, U in [(0, 1, 0.1), (1, 3, 0.3)]),
         moving(2, 8, 0.8, num_components=2, losses=[1.0, math.nan, math.nan]),  # lost
@@ -209,9 +246,9 @@ def test_how_far_the_readouts_have_come(make_record: MakeRecord) -> None:
     ]
     table = analysis.readout_movement(records, 60)
     numbers, text = table.numbers, table.text
-    assert list(numbers.columns) == ["network", "mu", "U", "share"]
+    assert list(numbers.columns) == ["network", "matrix", "mu", "moved", "share"]
     assert numbers.mu.tolist() == [2.0, 2.5]
-    assert numbers.U.tolist() == pytest.approx([0.2, 0.00012])
+    assert numbers.moved.tolist() == pytest.approx([0.2, 0.00012])
     parameters = 2 * (2 * 60 + 4 * 60 + 4) + 2 * (2 * 4 + 3 * 4 + 3)
     assert numbers.share.tolist() == pytest.approx([2 * 4 * 60 / parameters] * 2)
     assert list(text.columns) == ["mu moved", "U moved", "share of parameters in U"]
@@ -219,6 +256,27 @@ def test_how_far_the_readouts_have_come(make_record: MakeRecord) -> None:
     assert list(text.itertuples(name=None)) == [
         ("KUMAR 60→4→3, K = 2", "2", "0.2", "62 %"),
         ("KUMAR 60→4→3, K = 7", "2.5", "0.00012", "62 %"),
+    ]
+
+
+def test_how_far_folded_readouts_have_come(make_record: MakeRecord) -> None:
+    def moved(coordinates: str, *names: str) -> RunRecord:
+        movement = {f"0.{name}": [0.0, 0.1, 0.2 * i] for i, name in enumerate(names, start=1)}
+        settings = {"widths": (3,), "num_components": 2, "coordinates": coordinates}
+        return make_record("KUMAR", 0, movement=movement, **settings)
+
+    records = [
+        moved("affine", "mu", "sigma", "U", "v"),
+        moved("folded", "mu", "sigma", "A", "w"),
+        moved("rank 1", "mu", "sigma", "P", "Q", "w"),  # has no matrix of this size
+    ]
+    text = analysis.readout_movement(records, 60).text
+    assert list(text.columns) == ["mu moved", "U or A moved", "share of parameters in U or A"]
+    text.index = text.index.str.replace("\N{NO-BREAK SPACE}", " ")
+    share = f"{2 * 3 * 60 / (2 * (2 * 60 + 3 * 60 + 3)):.0%}".replace("%", " %")
+    assert list(text.itertuples(name=None)) == [
+        ("KUMAR 60→3, K = 2", "0.2", "0.6", share),
+        ("KUMAR, folded: 60→3, K = 2", "0.2", "0.6", share),
     ]
 
 

@@ -167,3 +167,9 @@ def test_the_name_of_the_labels_stands_in_the_headers_only_row() -> None:
 def test_tables_name_their_labels(table: Callable[[pd.DataFrame], Table], label: str) -> None:
     found = table(runs_of(KUMAR={0: 4.0}, BL={0: 5.0})).text
     assert (found.index.name, found.columns.name) == (None, label)
+
+
+def test_a_long_table_is_shown_whole() -> None:
+    table = Table(pd.DataFrame({"K": range(100)}), {"size": "K = {K}"}, {"twice": "{K} {K}"})
+    for shown in (repr(table), table._repr_html_() or ""):
+        assert all(f"K = {K}" in shown for K in range(100))

@@ -25,7 +25,11 @@ def networks(*rows: tuple[Any, ...]) -> pd.DataFrame:
     columns = ["arm", "layers", "hidden", "size", "parameters", "diverged", "error"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(
-        multiplications=table.parameters + 5, seeds=3, low=table.error - 0.5, high=table.error + 1
+        family=table.arm.map({"FC": "dense"}).fillna("mixture"),
+        multiplications=table.parameters + 5,
+        seeds=3,
+        low=table.error - 0.5,
+        high=table.error + 1,
     )
 
 
@@ -124,3 +128,58 @@ def test_the_axes_of_the_budget() -> None:
         "KUMAR, 2 layers",
         "Pareto front",
     ]
+
+
+# --- Coordinates and ranks -----------------------------------------------------------------------
+
+RANKED = networks(
+    ("FC", 1, "", "", 80, 0, 8.0),
+    ("FC", 2, "", "n = 2", 20, 0, 40.0),
+    ("FC", 2, "", "n = 9", 90, 0, 6.0),
+    *(("KUMAR", 1, "", f"K = {K}", 100 * K, 0, 20.0 / K) for K in (1, 2, 3, 4)),
+    *(("KUMAR, folded", 1, "", f"K = {K}", 100 * K, 0, 10.0 / K) for K in (1, 2, 3, 4)),
+    *(("KUMAR, rank 0", 1, "", f"K = {K}", 10 * K, K == 3, 30.0 / K) for K in (1, 2, 3, 4)),
+    ("KUMAR, rank 2", 2, "7", "K = 2", 70, 1, 5.0),
+)
+
+
+def test_folded_networks_are_on_a_dashed_line() -> None:
+    upper, _ = drawn(figures.budget(RANKED[~RANKED.arm.str.contains("rank")]))
+    (affine,) = [line for line in curves_in(upper, RED) if line.get_marker() == "None"]
+    (folded,) = curves_in(upper, RED, "--")
+    assert points(affine) == [(100 * K, 20.0 / K) for K in (1, 2, 3, 4)]
+    assert points(folded) == [(100 * K, 10.0 / K) for K in (1, 2, 3, 4)]
+
+
+def test_a_panel_for_each_number_of_layers() -> None:
+    figure = figures.budget_by_layers(RANKED)
+    one, two = drawn(figure)
+    assert [axes.get_title() for axes in (one, two)] == ["1 layer", "2 layers"]
+    assert [axes.get_ylabel() for axes in (one, two)] == ["test error (%)", ""]
+    # Dense networks are in both; an arm has one marker, which is the rank if it is a low one.
+    for axes in (one, two):
+        assert markers_in(axes, GREY, "o").keys() == {(80, 8.0), (20, 40.0), (90, 6.0)}
+    assert markers_in(one, RED, "s").keys() == {(100 * K, 20.0 / K) for K in (1, 2, 3, 4)}
+    assert markers_in(one, RED, "^").keys() == {(100 * K, 10.0 / K) for K in (1, 2, 3, 4)}
+    assert markers_in(one, RED, "$0$") == {(10 * K, 30.0 / K): K == 3 for K in (1, 2, 3, 4)}
+    assert markers_in(two, RED, "$2$") == {(70, 5.0): True}
+    assert not markers_in(one, RED, "$2$")
+    assert not markers_in(two, RED, "$0$")
+    fronts = [points(front) for axes in (one, two) for front in curves_in(axes, "#000000")]
+    assert len(fronts) == 2
+    assert fronts[0] == fronts[1]  # of all networks
+    (box,) = figure.legends
+    assert [text.get_text() for text in box.get_texts()] == [
+        "FC",
+        "KUMAR",
+        "KUMAR, folded",
+        "KUMAR, rank 0 (1 of 12 runs diverged)",
+        "KUMAR, rank 2 (1 of 3 runs diverged)",
+        "Pareto front",
+    ]
+
+
+def test_another_cost_by_layers() -> None:
+    one, _ = drawn(figures.budget_by_layers(RANKED, "multiplications"))
+    assert one.get_xlabel() == "multiplications per image"
+    assert (105, 20.0) in markers_in(one, RED, "s")

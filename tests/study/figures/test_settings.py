@@ -147,11 +147,31 @@ def test_depth() -> None:
     assert points(means) == [(1, 8)]  # of three layers, none trained
     assert dots_at(end, RED) == [(1, 6), (1, 4), (3, 3), (3, 5)]
     assert dots_at(end, BLUE) == [(1, 8)]
-    lost = {(text.get_text(), text.xy[0], to_hex(text.get_color())): text for text in end.texts}
-    assert set(lost) == {("2 lost", 1, BLUE), ("3 lost", 3, BLUE), ("1 lost", 3, RED)}
-    heights = {text.xy[1] for (_, x, _), text in lost.items() if x == 3}
-    assert len(heights) == 2  # one above the other
+    # One line of counts an arm, with its name at the end.
+    counts = {(text.get_text(), text.xy[0]): (text.xy[1], text.get_color()) for text in end.texts}
+    upper, lower = counts["BL", 1.01], counts["KUMAR", 1.01]
+    assert (upper, lower) == ((1.0, BLUE), (pytest.approx(0.94), RED))
+    assert counts == {
+        **{("2 lost", 1): upper, ("3 lost", 3): upper, ("BL", 1.01): upper},
+        **{("1 lost", 3): lower, ("KUMAR", 1.01): lower},
+    }
     assert legend(end) == {"BL": BLUE, "KUMAR": RED}
+
+
+def test_depth_in_folded_coordinates() -> None:
+    arms = ["KUMAR", "KUMAR, folded"]
+    scales = {2: inits_of({arm: [[0.5, 0.5]] for arm in arms})}
+    runs = {2: runs_of(dict(zip(arms, ([4.0], [2.0]), strict=True)), {"KUMAR, folded": 1})}
+    start, end = drawn(figures.depth(scales, runs))
+    for axes, lines in ((start, [[(1, 0.5), (2, 0.5)]] * 2), (end, [[(2, 4)], [(2, 2)]])):
+        for style, line in zip(("-", "--"), lines, strict=True):
+            (own,) = [o for o in curves_in(axes, RED, style) if o.get_marker() == "o"]
+            assert points(own) == line
+    assert [(text.get_text(), text.xy[1]) for text in end.texts] == [
+        ("1 lost", 1.0),  # KUMAR has no line of counts
+        ("KUMAR, folded", 1.0),
+    ]
+    assert list(legend(end)) == arms
 
 
 def test_the_axes_of_the_depths() -> None:
@@ -171,7 +191,7 @@ def test_depths_of_which_nothing_trained() -> None:
     start, end = drawn(figures.depth({2: inits_of({"BL": [[1.0, 2.0], [3.0, 4.0]]})}, runs))
     assert [points(line) for line in curves_in(start, BLUE)] == [[(1, 2), (2, 3)]]
     assert not curves_in(end, BLUE)
-    assert [text.get_text() for text in end.texts] == ["2 lost"]
+    assert [text.get_text() for text in end.texts] == ["2 lost", "BL"]
 
 
 # --- Movement ------------------------------------------------------------------------------------
@@ -230,6 +250,30 @@ def test_movement(make_record: MakeRecord) -> None:
         "weights U",
         "offsets v",
     ]
+
+
+def test_movement_in_both_coordinates(make_record: MakeRecord) -> None:
+    affine = make_record(movement={n: [0.0, 0.1, 0.2] for n in ("0.mu", "0.sigma", "0.U", "0.v")})
+    names = ("0.mu", "0.sigma", "0.A", "0.w")
+    folded = make_record(movement={n: [0.0, 0.3, 0.4] for n in names}, coordinates="folded")
+    clouds, readouts = drawn(figures.movement(analysis.movement_table([affine, folded])))
+    for axes in (clouds, readouts):
+        for style, ends in {"-": 0.2, ":": 0.2, "--": 0.4, "-.": 0.4}.items():
+            (line,) = curves_in(axes, RED, style)
+            assert points(line)[-1] == (20, ends)
+
+    def labels(axes: Axes) -> dict[str, str]:
+        box = axes.get_legend()
+        texts = [text.get_text() for text in box.get_texts()]
+        return dict(zip(texts, (h.get_linestyle() for h in box.legend_handles), strict=True))
+
+    assert labels(clouds) == {
+        **{"KUMAR": "-", "KUMAR, folded": "--", "means μ": "-", "deviations σ": ":"},
+        **{"means μ, folded": "--", "deviations σ, folded": "-."},
+    }
+    assert labels(readouts) == {
+        **{"weights U": "-", "offsets v": ":", "covariances A": "--", "means w": "-."},
+    }
 
 
 def test_movement_of_what_starts_from_zero(make_record: MakeRecord) -> None:

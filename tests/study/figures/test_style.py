@@ -8,6 +8,8 @@ from matplotlib.colors import to_rgba
 from small_tables import MakeRecord, curves_of
 
 from gmlib.study import figures
+from gmlib.study.figures.style import arm_line
+from gmlib.study.plan.coordinates import RANKS
 
 # The book fails on any warning.
 pytestmark = pytest.mark.filterwarnings(
@@ -39,6 +41,16 @@ def test_a_relu_between_the_layers_leaves_an_arm_its_color() -> None:
     assert figures.arm_color("KUMAR, ReLU between, folded") == RED
     assert figures.arm_color("BL, ReLU between") == BLUE
     assert figures.arm_color("BL, nothing between") != BLUE
+
+
+def test_coordinates_leave_an_arm_its_color_and_have_lines_of_their_own() -> None:
+    labels = ["KUMAR", "KUMAR, folded", *(f"KUMAR, rank {rank}" for rank in RANKS)]
+    assert {figures.arm_color(label) for label in labels} == {RED}
+    lines = [arm_line(label) for label in labels]
+    assert lines[:2] == ["-", "--"]
+    assert len(set(lines)) == len(lines)
+    for rank, (_, dashes) in zip(RANKS, lines[2:], strict=True):
+        assert len(dashes) == 2 * (1 + rank)  # a dash, and as many dots as the rank
 
 
 def test_an_axis_of_percents_always_has_some_ticks(make_record: MakeRecord) -> None:

@@ -465,6 +465,14 @@ def test_every_arm_runs_with_every_seed() -> None:
     ]
 
 
+def test_an_arm_may_be_given_in_coordinates_of_its_own() -> None:
+    labels = ["FC", "KUMAR", "KUMAR, folded", "BL, rank 1", "FAN-IN, centered and whitened"]
+    configs = run_configs(labels, [3], epochs=2)
+    assert [config.label for config in configs] == labels
+    assert configs[2] == RunConfig("KUMAR", 3, epochs=2, coordinates="folded")
+    assert run_configs(labels[3:4], [3], coordinates="folded")[0].coordinates == "rank 1"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -476,6 +484,7 @@ def test_every_arm_runs_with_every_seed() -> None:
         ({"seeds": [1, 2, 1]}, "seeds must not repeat an entry, got [1, 2, 1]"),
         ({"arms": ["FC", "FC"]}, "arms must not repeat an entry, got ['FC', 'FC']"),
         ({"arms": ["FC", "kumar"]}, f"arm must be {AN_ARM}, got 'kumar'"),
+        ({"arms": ["KUMAR, flat"]}, f"coordinates must be {SOME_COORDINATES}, got 'flat'"),
         ({"seeds": [0, -1]}, "seed must be an integer of at least 0, got -1"),
         ({"seeds": ["0"]}, "seed must be an integer of at least 0, got '0'"),
         ({"seeds": [[0]]}, "seed must be an integer of at least 0, got [0]"),

@@ -53,6 +53,39 @@ def test_bad_sizes_are_refused_by_name(values: dict[str, Any], sentence: str) ->
         studies.budget(**{**good, **values})
 
 
+def test_a_budget_of_labels_keeps_the_rates_of_each_size() -> None:
+    stacks = studies.budget(["KUMAR, folded", "KUMAR, rank 1"], [5, 10, 11], [0], [2], [0])[1:]
+    found = [(c.label, c.num_components, c.scaled_rates) for c in stacks]
+    assert found == [
+        *(("KUMAR, folded", K, K > 10) for K in (5, 10, 11)),
+        *(("KUMAR, rank 1", K, False) for K in (5, 10, 11)),
+    ]
+
+
+def test_networks_of_every_rank_span_the_parameters_of_dense_ones() -> None:
+    for label, numbers in studies.COMPONENTS.items():
+        for units, (least, most) in ((0, (1e4, 3e5)), (100, (1e5, 3e5))):
+            configs = studies.budget([label], numbers, [units], [2], [0])[1:]
+            sizes = [num_parameters(config, 784) for config in configs]
+            assert sizes == sorted(sizes)
+            assert sizes[0] < (5000 if "rank" in label else least)
+            assert sizes[-1] > most
+
+
+# --- Rates that suit any K -----------------------------------------------------------------------
+
+
+def test_steady_runs_are_the_same_runs_but_for_many_folded_components() -> None:
+    labels = ["FC", "KUMAR", "KUMAR, folded", "KUMAR, rank 0"]
+    for K in (1, 10):
+        plain = run_configs(labels, [3, 7], num_components=K, epochs=2)
+        assert studies.steady(labels, [3, 7], num_components=K, epochs=2) == plain
+    many = studies.steady(labels, [3], num_components=20)
+    assert [config.label for config in many if config.scaled_rates] == ["KUMAR, folded"]
+    dense = studies.steady(["FC"], [3], num_components=20, coordinates="folded")
+    assert [config.run_id for config in dense] == [RunConfig("FC", 3).run_id]
+
+
 # --- The ablation and the settings ---------------------------------------------------------------
 
 
@@ -142,6 +175,10 @@ def test_a_wide_dense_network_stands_beside_the_notes_arms() -> None:
         "KUMAR": {("KUMAR", (7, 3))},
     }
     assert {config.seed for own in runs.values() for config in own} == {2, 3}
+    labels = ["KUMAR", "KUMAR, folded"]
+    runs = studies.beside_wide([2], 50, labels, widths=(7, 3))
+    assert list(runs) == ["FC", "FC, wide", *labels]
+    assert [runs[label][0].label for label in labels] == labels
 
 
 def test_the_wide_network_has_as_many_parameters() -> None:
@@ -192,6 +229,9 @@ def test_depth_is_the_number_of_layers() -> None:
         assert [(c.arm, c.seed, c.epochs) for c in runs] == [
             (arm, seed, 2) for arm in ("BL", "KUMAR") for seed in (4, 5)
         ]
+    labels = ["KUMAR", "KUMAR, folded"]
+    (configs,) = studies.depths([2], [4], labels).values()
+    assert [config.label for config in configs] == labels
 
 
 @pytest.mark.parametrize(
@@ -208,6 +248,21 @@ def test_depth_is_the_number_of_layers() -> None:
 def test_bad_depths_are_refused_by_name(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(sentence)):
         studies.depths(**{"seeds": [0], **values})
+
+
+# --- Neurons -------------------------------------------------------------------------------------
+
+
+def test_gm_layers_stand_beside_networks_of_neurons() -> None:
+    runs = studies.neurons([10, 1000], [3], num_components=5)
+    assert list(runs) == ["10 neurons", "1,000 neurons", "KUMAR"]
+    assert runs["1,000 neurons"] == [
+        RunConfig("NEURONS", 3, num_neurons=1000, num_components=5),
+    ]
+    labels = ["KUMAR", "KUMAR, folded"]
+    runs = studies.neurons([10], [3], labels, num_components=5)
+    assert list(runs) == ["10 neurons", *labels]
+    assert [runs[label][0].label for label in labels] == labels
 
 
 # --- Readings of the note ------------------------------------------------------------------------
