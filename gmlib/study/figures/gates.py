@@ -63,7 +63,7 @@ def live_clouds(live: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     }
     error = curves[~curves.diverged].rename(columns={"test_error": "value"})
     with mpl.style.context(STYLE, after_reset=True):
-        figure, panels = subplots(1, len(tables) + 1, 8.4, 3.2)
+        figure, panels = subplots(1, len(tables) + 1, 7.4, 3.0)
         for axes, (title, table) in zip(
             panels, {**tables, "test error (%)": error}.items(), strict=True
         ):
@@ -80,7 +80,8 @@ def live_clouds(live: pd.DataFrame, curves: pd.DataFrame) -> Figure:
                 )
             axes.set(title=title, xlabel="gradient step", ylim=(0, 1.06 * table.value.max()))
             _step_axis(axes, table)
-        panels[-1].legend(loc="lower left")
+        handles, arms = panels[-1].get_legend_handles_labels()
+        figure.legend(handles, arms, loc="outside upper center", ncols=len(arms))
     return figure
 
 
@@ -130,7 +131,7 @@ def dead_and_error(networks: Mapping[str, pd.DataFrame]) -> Figure:
         networks: Outputs of `analysis.dead_and_error`, by name.
     """
     with mpl.style.context(STYLE, after_reset=True):
-        figure, panels = subplots(1, len(networks), 4.2 * len(networks), 3.4)
+        figure, panels = subplots(1, len(networks), 3.7 * len(networks), 3.2)
         for axes, (name, counts) in zip(panels, networks.items(), strict=True):
             arms = list(counts.arm.unique())
             for arm, offset in zip(arms, 0.12 * spread(len(arms)), strict=True):
@@ -144,7 +145,8 @@ def dead_and_error(networks: Mapping[str, pd.DataFrame]) -> Figure:
                     mec="none",
                     label=arm,
                 )
-            axes.set(title=name, xlabel="dead clouds at the end", ylim=(0, None))
+            axes.set(title=name, xlabel="dead clouds at the end")
+            axes.set_ylim(0, 1.08 * counts.smoothed.max())
             axes.set_xlim(-0.5, max(counts.end.max(), 1) + 0.5)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[0].set_ylabel("smoothed final error (%)")
@@ -159,7 +161,7 @@ def _grid(
     table = pd.concat([own.assign(network=name) for name, own in networks.items()])
     arms = list(table.arm.unique())
     layers = list(table[["network", "layer"]].drop_duplicates().itertuples(index=False, name=None))
-    figure, axes = subplots(len(layers), len(arms), 8.4, 1.0 + 1.5 * len(layers), sharex=True)
+    figure, axes = subplots(len(layers), len(arms), 7.4, 1.1 + 1.4 * len(layers), sharex=True)
     grid = np.reshape(np.array(axes), (len(layers), len(arms)))
     panels = []
     for (network, layer), line in zip(layers, grid, strict=True):
