@@ -12,13 +12,26 @@
 """
 
 from gmlib.study.claims.claim import load
-from gmlib.study.claims.tables import by_section, details, review, statements, summary, table
+from gmlib.study.claims.tables import (
+    by_section,
+    changed,
+    details,
+    folded,
+    folded_summary,
+    review,
+    statements,
+    summary,
+    table,
+)
 from gmlib.study.claims.verdicts import VERDICTS, judge
 
 __all__ = [
     "VERDICTS",
     "by_section",
+    "changed",
     "details",
+    "folded",
+    "folded_summary",
     "judge",
     "load",
     "review",

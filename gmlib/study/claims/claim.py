@@ -14,6 +14,7 @@ from typing import Any
 
 from gmlib.study.claims.metrics import METRICS
 from gmlib.study.claims.results import COMPARISONS, Result, Runs
+from gmlib.study.plan.arms import arm_of
 from gmlib.study.plan.studies import STUDIES
 
 __all__ = ["Claim", "load"]
@@ -47,7 +48,7 @@ class Claim:
         reading: What the note's words are taken to mean, if they give no figure.
         chapter: The page of the book about the statement.
         tables: The pages whose comparison tables show the statement.
-        comment: Comment on a statement that does not simply hold.
+        comment: Comment on a statement that does not simply hold, or on which there is more to say.
         why: Why the statement cannot be judged, if there is no metric.
 
     Raises:
@@ -86,6 +87,14 @@ class Claim:
             raise ValueError(f"claim {self.id!r}: there is no comparison {self.compare!r}")
         if self.study and self.study not in STUDIES:
             raise ValueError(f"claim {self.id!r}: there is no study {self.study!r}")
+
+    @property
+    def depends_on_coordinates(self) -> bool:
+        """Whether it is about the training of GM layers.
+
+        Dense networks have no coordinates, and at the start a GM layer is the same function in all.
+        """
+        return self.epochs != 0 and any("coordinates" in arm_of(arm).settings for arm in self.arms)
 
     @property
     def range(self) -> tuple[float, float]:

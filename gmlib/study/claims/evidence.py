@@ -26,6 +26,7 @@ class Evidence:
     own, those of any other of `STUDIES`, and those given, provided that their settings are the same
     in all but the seed and what is recorded. If the statement is about the first epochs alone, runs
     of another length count as well, as far as those epochs go. Of the runs of one seed, one counts.
+    If one of the study's networks was never run, there are no runs to judge on.
 
     What else is in the ledger does not count. Otherwise the verdicts would depend on what somebody
     happened to train, as a half-finished sweep or for another purpose.
@@ -33,10 +34,14 @@ class Evidence:
     Args:
         given: Runs.
         ledger: The ledger of the committed runs; none of them counts by default.
+        coordinates: Of GM layers in the runs that count; all other settings are the study's.
     """
 
-    def __init__(self, given: Runs = (), ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, given: Runs = (), ledger: Ledger | None = None, coordinates: str = "affine"
+    ) -> None:
         self._given = given
+        self._coordinates = coordinates
         self._get = functools.cache(ledger.get if ledger is not None else lambda _: None)
 
     def missing(self, claim: Claim) -> str:
@@ -50,7 +55,11 @@ class Evidence:
         return [self._of_arm(claim, arm) for arm in claim.arms]
 
     def _of_arm(self, claim: Claim, arm: str) -> Runs:
-        study = [config for config in STUDIES[claim.study] if config.arm == arm]
+        study = [
+            replace(config, coordinates=self._coordinates)
+            for config in STUDIES[claim.study]
+            if config.arm == arm
+        ]
         wanted = {_settings(config, claim.epochs) for config in study}
         committed = (c for c in (*study, *_committed()) if _settings(c, claim.epochs) in wanted)
         needs_snapshots = METRICS[claim.metric].needs_snapshots
@@ -59,6 +68,8 @@ class Evidence:
             settings = _settings(record.config, claim.epochs)
             if settings in wanted and (record.snapshots or not needs_snapshots):
                 found.setdefault((settings, record.config.seed), record)
+        if {settings for settings, _ in found} != wanted:
+            return []
         if claim.epochs is not None:
             return first_epochs(list(found.values()), claim.epochs)
         return [replace(r, config=_unobserved(r.config)) for r in found.values()]

@@ -6,19 +6,31 @@ No measured number is stored: each is computed from records when a table is made
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
 from gmlib.study.analysis.curves import diverged
-from gmlib.study.analysis.text import labelled, unbroken
+from gmlib.study.analysis.text import Table, labelled, unbroken
 from gmlib.study.claims.claim import Claim, load
 from gmlib.study.claims.evidence import Evidence, is_about, num_seeds
 from gmlib.study.claims.results import Runs
 from gmlib.study.claims.verdicts import VERDICTS, Judgement, judge
 from gmlib.study.runs.ledger import Ledger
 
-__all__ = ["by_section", "details", "review", "statements", "summary", "table"]
+__all__ = [
+    "by_section",
+    "changed",
+    "details",
+    "folded",
+    "folded_summary",
+    "review",
+    "statements",
+    "summary",
+    "table",
+]
 
 Comparison = pd.DataFrame | str
 """A table of the note's statements beside ours, or a sentence if there is nothing to compare."""
@@ -72,30 +84,69 @@ def review(ledger: str | os.PathLike[str] | None = None) -> pd.DataFrame:
         if a record of its study is missing.
     """
     evidence = Evidence(ledger=Ledger(ledger))
-    rows = []
+    judgements = []
     for claim in load():
         missing = evidence.missing(claim)
         judgement = _not_measured(missing) if missing else _assess(claim, evidence)
-        rows.append(
-            {
-                "id": claim.id,
-                "section": claim.section,
-                "where": claim.where,
-                "quote": claim.quote,
-                "quantity": claim.quantity,
-                "note": claim.stated_text,
-                "reading": claim.reading,
-                "measured": judgement.measured,
-                "interval": judgement.interval,
-                "seeds": judgement.seeds,
-                "verdict": judgement.verdict,
-                "off": judgement.off,
-                "remark": judgement.remark,
-                "chapter": claim.chapter,
-                "comment": claim.comment,
-            }
-        )
-    return _typeset(pd.DataFrame(rows).set_index("id"))
+        judgements.append((claim, judgement))
+    return _reviewed(judgements)
+
+
+def folded(ledger: str | os.PathLike[str] | None = None) -> pd.DataFrame:
+    """Compare the statements about the training of GM layers with runs in folded coordinates.
+
+    Args:
+        ledger: Folder of the records; the project's by default.
+
+    Returns:
+        One row per statement, as in `review`: the same metric, comparison and rule, on the folded
+        runs of the same settings that there are. A statement is not measured if some network that
+        it is about has none.
+    """
+    evidence = Evidence(ledger=Ledger(ledger), coordinates="folded")
+    claims = [claim for claim in load() if claim.depends_on_coordinates]
+    return _reviewed((claim, _assess(claim, evidence)) for claim in claims)
+
+
+def changed(reviewed: pd.DataFrame, folded: pd.DataFrame) -> Table:
+    """Tabulate the statements that get another verdict in folded coordinates.
+
+    Args:
+        reviewed: The output of `review`.
+        folded: The output of `folded`.
+
+    Returns:
+        Two rows per statement, affine and folded: the result, the number of seeds, the verdict.
+    """
+    same = _same_verdict(reviewed, folded)
+    sides = {"affine": reviewed, "folded": folded}
+    columns = ["quantity", "note", "measured", "interval", "seeds", "verdict"]
+    rows = [
+        {"id": name, "coordinates": coordinates, **side.loc[name, columns]}
+        for name in same.index[~same]
+        for coordinates, side in sides.items()
+    ]
+    return Table(
+        pd.DataFrame(rows, columns=["id", "coordinates", *columns]),
+        {"quantity": "{quantity}", "note": "{note}", "coordinates": "{coordinates}"},
+        {name: f"{{{name}}}" for name in ("measured", "seeds", "verdict")},
+    )
+
+
+def folded_summary(reviewed: pd.DataFrame, folded: pd.DataFrame) -> str:
+    """Return how many verdicts are others in folded coordinates, as sentences.
+
+    Args:
+        reviewed: The output of `review`.
+        folded: The output of `folded`.
+    """
+    same = _same_verdict(reviewed, folded)
+    return (
+        f"Of the {len(reviewed)} statements, {len(folded)} are about the training of GM layers. "
+        f"For {len(same)} of these there are folded runs to judge them on: the verdict is the same "
+        f"for {same.sum()} and another for {(~same).sum()}. Not run folded, or on too few seeds: "
+        f"{len(folded) - len(same)}."
+    )
 
 
 def summary(reviewed: pd.DataFrame) -> str:
@@ -145,16 +196,50 @@ def statements(reviewed: pd.DataFrame, section: str) -> str:
     return "\n".join(lines)
 
 
-def details(reviewed: pd.DataFrame, verdict: str) -> str:
-    """The statements of one verdict as a list in Markdown, with a comment on each."""
-    rows = reviewed[reviewed.verdict == verdict].to_dict("records")
-    if not rows:
-        return "None."
-    return "\n".join(
-        f"- **{row['quantity'][:1].upper()}{row['quantity'][1:]}.** The note: {row['note']}. "
-        f"Here: {row['measured']}. {row['comment']}".rstrip()
-        for row in rows
-    )
+def details(reviewed: pd.DataFrame, *verdicts: str) -> str:
+    """The statements of one verdict or more as a list in Markdown, with a comment on each."""
+    rows = reviewed[reviewed.verdict.isin(verdicts)].to_dict("records")
+    return "\n".join(map(_in_words, rows)) or "None."
+
+
+def _in_words(row: Mapping[Hashable, Any]) -> str:
+    """A row of `review` as an item of a list in Markdown."""
+    name = row["quantity"] or f"“{row['quote']}”"
+    here = f"Here: {row['measured']}. " if row["quantity"] else ""
+    start = f"- **{name[:1].upper()}{name[1:]}.** The note: {row['note']}. "
+    return f"{start}{here}{row['comment']}".rstrip()
+
+
+def _same_verdict(reviewed: pd.DataFrame, folded: pd.DataFrame) -> pd.Series:
+    """Whether the verdict is the same in both, by name of the statement, where both have one."""
+    verdicts = pd.DataFrame({"affine": reviewed.verdict[folded.index], "folded": folded.verdict})
+    verdicts = verdicts[verdicts.isin(VERDICTS[:3]).all(axis=1)]
+    return verdicts.affine == verdicts.folded
+
+
+def _reviewed(judgements: Iterable[tuple[Claim, Judgement]]) -> pd.DataFrame:
+    """One row per statement, see `review`."""
+    rows = [
+        {
+            "id": claim.id,
+            "section": claim.section,
+            "where": claim.where,
+            "quote": claim.quote,
+            "quantity": claim.quantity,
+            "note": claim.stated_text,
+            "reading": claim.reading,
+            "measured": judgement.measured,
+            "interval": judgement.interval,
+            "seeds": judgement.seeds,
+            "verdict": judgement.verdict,
+            "off": judgement.off,
+            "remark": judgement.remark,
+            "chapter": claim.chapter,
+            "comment": claim.comment,
+        }
+        for claim, judgement in judgements
+    ]
+    return _typeset(pd.DataFrame(rows).set_index("id"))
 
 
 def _typeset(frame: pd.DataFrame) -> pd.DataFrame:

@@ -358,6 +358,7 @@ STUDIES: Mapping[str, list[RunConfig]] = {
     "gates, single layer": _flat(
         gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _FIVE, widths=(10,), num_components=5)
     ),
+    "folded": run_configs(["BL", "FAN-IN", "KUMAR"], _FIVE, coordinates="folded"),
     "gates, folded": _flat(gates(["BL", "FAN-IN", "KUMAR"], _FIVE, coordinates="folded")),
 }
 """The committed runs, by study; some belong to several."""

@@ -39,6 +39,14 @@ def test_metrics_take_what_the_file_gives_them(claim: Claim) -> None:
         assert set(claim.arms) <= arms
 
 
+def test_statements_on_the_start_or_without_gm_layers_are_the_same_in_all_coordinates() -> None:
+    found = {claim.id: claim.depends_on_coordinates for claim in claims.load()}
+    for name in ("bl-end", "fc-best-below", "kumar-grows"):
+        assert found[name]
+    for name in ("closed-form", "solves", "label-free", "bl-scale", "fc-reaches-3.5"):
+        assert not found[name]
+
+
 def test_claims_lead_to_chapters_that_are_in_the_book(claim: Claim) -> None:
     contents = (ROOT / "_toc.yml").read_text()
     assert f"file: notebooks/{claim.chapter}\n" in contents

@@ -25,6 +25,9 @@ STUDIES = {
     "recorded": run_configs(["KUMAR"], [0, 5], gates=True, **TWO),
     "propagation": run_configs(["KUMAR"], [6], snapshots=True, **TWO),
     "ablation": run_configs(["KUMAR"], [2], target_std=0.1, **TWO),
+    "folded": run_configs(["KUMAR"], [0, 3], coordinates="folded", **TWO),
+    "folded, recorded": run_configs(["KUMAR"], [4], coordinates="folded", gates=True, **TWO),
+    "budget": [RunConfig("KUMAR", 0, widths=widths, **TWO) for widths in ((10,), (100, 10))],
 }
 
 
@@ -81,6 +84,31 @@ def test_components_are_those_of_runs_with_snapshots(ledger: Ledger) -> None:
     assert seeds(kumar) == [6]
     (kumar,) = Evidence(ledger=ledger).runs(claim("propagation", arms=("KUMAR",)))
     assert seeds(kumar) == [0, 1, 5, 6]
+
+
+def test_in_other_coordinates_runs_in_these_count(ledger: Ledger, make_record: Make) -> None:
+    folded = Evidence(ledger=ledger, coordinates="folded")
+    (kumar,) = folded.runs(claim(arms=("KUMAR",)))
+    assert seeds(kumar) == [0, 3, 4]
+    assert {record.config.coordinates for record in kumar} == {"folded"}
+    (start,) = folded.runs(claim("divergence", arms=("KUMAR",), epochs=1))
+    assert seeds(start) == [0, 3, 4]
+    assert folded.runs(claim(arms=("BL",))) == [[]]
+    assert folded.runs(claim("ablation", arms=("KUMAR",))) == [[]]
+
+
+def test_a_dense_network_is_the_same_in_all_coordinates(make_record: Make) -> None:
+    dense = make_record("FC", 0, epochs=20)
+    found = Evidence([dense], coordinates="folded").runs(claim(arms=("FC",), epochs=20))
+    assert [seeds(own) for own in found] == [[0]]
+
+
+def test_all_networks_of_a_study_are_needed(ledger: Ledger) -> None:
+    (kumar,) = Evidence(ledger=ledger).runs(claim("budget", arms=("KUMAR",)))
+    assert {record.config.widths for record in kumar} == {(10,), (100, 10)}
+    assert Evidence(ledger=ledger, coordinates="folded").runs(claim("budget", arms=("KUMAR",))) == [
+        []
+    ]
 
 
 def test_given_runs_count_and_come_first(ledger: Ledger, make_record: Make) -> None:

@@ -255,6 +255,50 @@ def test_the_chapters_show_the_same_verdicts(reviewed: pd.DataFrame) -> None:
             assert row.verdict.startswith(same.verdict.tolist()[0])
 
 
+def test_the_statements_in_folded_coordinates(reviewed: pd.DataFrame) -> None:
+    folded = claims.folded()
+    assert folded.index.tolist() == [c.id for c in claims.load() if c.depends_on_coordinates]
+    judged = folded[folded.verdict.isin(claims.VERDICTS[:3])]
+    assert {"kumar-end", "fc-best-below", "easier-to-train"} <= set(judged.index)
+    assert "tight-budget" not in judged.index  # one of its many networks was run
+    told = [int(number) for number in re.findall(r"\d+", claims.folded_summary(reviewed, folded))]
+    assert told[:3] == [len(reviewed), len(folded), len(judged)]
+    assert told[3] + told[4] == len(judged)
+    assert told[5] == len(folded) - len(judged)
+    changed = claims.changed(reviewed, folded).numbers
+    assert len(changed) == 2 * told[4] > 0
+    for name, rows in changed.groupby("id"):
+        assert rows.coordinates.tolist() == ["affine", "folded"]
+        assert rows.measured.tolist() == [reviewed.measured[name], folded.measured[name]]
+        assert rows.seeds.tolist() == [reviewed.seeds[name], folded.seeds[name]]
+        assert rows.verdict.tolist() == [reviewed.verdict[name], folded.verdict[name]]
+        assert rows.verdict.nunique() == 2
+
+
+def test_verdicts_that_are_missing_on_a_side_have_not_changed() -> None:
+    verdicts = ["holds", "holds", "holds", "not measured", "cannot be judged"]
+    names = list("abcde")
+    reviewed = pd.DataFrame({"verdict": [*verdicts, "holds"]}, [*names, "f"])
+    others = ["holds", "does not hold", "not measured", "holds", "holds"]
+    folded = pd.DataFrame({"verdict": others}, names)
+    for frame in (reviewed, folded):
+        frame[["quantity", "note", "measured", "interval", "seeds"]] = "–"
+    assert claims.changed(reviewed, folded).numbers.id.tolist() == ["b", "b"]
+    assert claims.folded_summary(reviewed, folded) == (
+        "Of the 6 statements, 5 are about the training of GM layers. For 2 of these there are "
+        "folded runs to judge them on: the verdict is the same for 1 and another for 1. Not run "
+        "folded, or on too few seeds: 3."
+    )
+
+
+def test_details_name_what_has_no_quantity_by_its_words(reviewed: pd.DataFrame) -> None:
+    (line,) = claims.details(reviewed.loc[["solves"]], "holds", "cannot be judged").splitlines()
+    row = reviewed.loc["solves"]
+    assert line == f"- **“{row.quote}”.** The note: {row.note}. {row.comment}"
+    both = claims.details(reviewed, "holds", "does not hold").splitlines()
+    assert len(both) == reviewed.verdict.isin(["holds", "does not hold"]).sum()
+
+
 def test_every_section_is_a_table_with_links_that_lead_somewhere(reviewed: pd.DataFrame) -> None:
     for section in reviewed.section.unique():
         header, rule, *rows = claims.statements(reviewed, section).splitlines()
@@ -295,4 +339,5 @@ def test_an_empty_ledger_breaks_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     for section in found.section.unique():
         assert "| the note says |" in claims.statements(found, section)
     assert claims.details(found, "does not hold") == "None."
+    assert claims.changed(found, claims.folded()).text.empty
     assert not (tmp_path / "none").exists()

@@ -331,7 +331,8 @@ def test_the_numbers_of_runs() -> None:
     assert len(ids("main study")) == len(ids("initialization")) == 15
     assert len(ids("propagation")) == 2
     assert len(ids("gates")) == len(ids("gates, single layer")) == 20
-    assert len(ids("gates, folded")) == 15
+    assert len(ids("folded")) == len(ids("gates, folded")) == 15
+    assert not ids("folded") & ids("gates, folded")
     assert len(ids("depth")) == 36
     assert len(ids("main study, fashion-mnist")) == 15
     one_d = [ids(f"mnist-1d, standardized by {by}") for by in ("image", "dataset")]
