@@ -94,7 +94,9 @@ def _gradients(
         dA = (dY @ x).view(A.shape)
     if needs_x or needs_mu or needs_sigma:
         dm, dt = moment_gradients(w @ g, (Y * g).sum(1), z, inv_t, phi, G)
-        dt_t = dt * inv_t
+        # At its floor t does not depend on sigma, and the slope there may overflow: times a sigma
+        # of zero it would be no number.
+        dt_t = torch.where(inv_t < torch.finfo(x.dtype).tiny ** -0.5, dt * inv_t, 0.0)
         if needs_mu:
             dmu = dm @ x
         if needs_sigma:

@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from kinds import FOLDED
 
-from gmlib.functional import relu_moments
+from gmlib.functional import gm_layer_folded, relu_moments
 
 DTYPES = [torch.float32, torch.float64]
 PRECISIONS = {torch.float32: "single", torch.float64: "double"}
@@ -200,6 +200,17 @@ def layer_input(draw):
         return whole
 
     return tensor(*leading, d), tensor(K, d), tensor(K, d), tensor(K, C, d), tensor(K, C)
+
+
+def test_at_the_floor_of_t_a_long_readout_does_not_reach_sigma():
+    # A slope of 1.8e308 in sigma, times a sigma of zero; found by the test below.
+    x, mu, A = 1.46e12, 3.34e-202, 1.0
+    values = [[x, 0.0, 0.0]], [[mu, 0.0, 0.0]], [[0.0] * 3], [[[A, 0.0, 0.0]]], [[0.0]]
+    arguments = [torch.tensor(own, dtype=torch.float64, requires_grad=True) for own in values]
+    output = gm_layer_folded(*arguments)
+    gradients = torch.autograd.grad(output.sum(), arguments)
+    assert gradients[2].tolist() == [[0.0] * 3]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 @given(layer_input())

@@ -102,7 +102,7 @@ def test_statements_without_records_are_not_measured(tmp_path):
     texts = shown(execute("claims", tmp_path), "text/markdown")
     assert not (tmp_path / "ledger").exists()  # nothing was trained
     assert "are not measured" in texts[0]
-    assert "**not measured**" in texts[-3]
+    assert any("**not measured**" in text for text in texts[1:])
 
 
 BAD = {

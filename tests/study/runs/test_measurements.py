@@ -378,7 +378,7 @@ FINGERPRINTS = {
     ("first_moves", 1): 0.002247019,
     ("first_outputs", 1): 2.80235,
     ("first_steps", 1): 0.533955,
-    ("mean_displacement", 1): 0.573892,
+    ("mean_displacement", 2): 0.822822,
     ("monte_carlo_errors", 1): 0.208352,
     ("num_features", 1): 25,
     ("output_changes", 1): 1.716963,
