@@ -75,6 +75,9 @@ def start_reproduce(
     """Start `gmlib.study.runs.reproduce` as a shell does: in a process group of its own."""
     processes: list[subprocess.Popen[bytes]] = []
     monkeypatch.setenv("GMLIB_RESULTS", str(tmp_path / "committed"))
+    # An interruption may fall between the two halves of what loky does to a semaphore. Its tracker,
+    # a process of its own, then puts that right and says so.
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
 
     def start(configs: list[RunConfig], *arguments: str) -> subprocess.Popen[bytes]:
         script = (
