@@ -40,7 +40,7 @@ from gmlib.study.plan.beyond import PREDICTED
 from gmlib.study.plan.config import RunConfig
 from gmlib.study.runs.measurements import Load, measurement
 from gmlib.study.runs.records import RunRecord
-from gmlib.study.runs.training import build_network, generator_of, reproducible_arithmetic
+from gmlib.study.runs.training import build_network, first_batch, reproducible_arithmetic
 
 __all__ = [
     "affine_step",
@@ -242,9 +242,8 @@ def _first_move(
     """Changes of the logits by part, measured and predicted."""
     network, _ = build_network(config, dataset)
     network.double()
-    order = torch.randperm(len(dataset.x_train), generator=generator_of(config.seed, "order"))
-    batch = order[: config.batch_size]
-    x, y = dataset.x_train[batch].double(), dataset.y_train[batch]
+    x, y = first_batch(config, dataset)
+    x = x.double()
     images = dataset.x_test[:_NUM_IMAGES].double()
     folded = fold(network)
     before = {name: value.detach().clone() for name, value in folded.named_parameters()}

@@ -79,13 +79,10 @@ def standardize_dataset(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     if all((flat[part] == flat[0, 0]).all() for part in _parts(flat)):
         raise ValueError("all training pixels are equal, so that their deviation is 0")
     mean = math.fsum(flat[part].sum(dtype=np.float64) for part in _parts(flat)) / flat.size
-
-    def centered(rows: Array) -> Array:
-        return np.subtract(rows, mean, dtype=np.float64)
-
-    squares = math.fsum(np.square(centered(flat[part])).sum() for part in _parts(flat))
+    squares = math.fsum(
+        np.square(np.subtract(flat[part], mean, dtype=np.float64)).sum() for part in _parts(flat)
+    )
     std = math.sqrt(squares / flat.size)
-
     return _scaled(flat, mean, std), _scaled(_flatten(test), mean, std)
 
 

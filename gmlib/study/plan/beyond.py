@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 from gmlib.study.plan.config import RunConfig, run_configs
@@ -31,11 +30,8 @@ def both_coordinates(seeds: Sequence[int], **settings: Any) -> dict[str, list[Ru
         seeds: Seeds, the same for all.
         **settings: Other settings of `RunConfig`, the same for all.
     """
-    arms = [("FC", "affine"), *((arm, own) for own in ("affine", "folded") for arm in _STARTS)]
-    runs = [
-        run_configs([arm], seeds, coordinates=coordinates, **settings) for arm, coordinates in arms
-    ]
-    return {own[0].label: own for own in runs}
+    starts = [f"{arm}{own}" for own in ("", ", folded") for arm in _STARTS]
+    return {label: run_configs([label], seeds, **settings) for label in ("FC", *starts)}
 
 
 def causes(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
@@ -203,12 +199,8 @@ def rate_grids(
     Raises:
         ValueError: If a value is not allowed, or there is no rate; the message names it.
     """
-    arms = [("FC", "affine"), *product(starts, ("affine", "folded"))]
-    grids = [
-        rate_grid([arm], rates, seeds, coordinates=coordinates, **settings)
-        for arm, coordinates in arms
-    ]
-    return {grid[0].label: grid for grid in grids}
+    labels = [f"{arm}{own}" for arm in starts for own in ("", ", folded")]
+    return {label: rate_grid([label], rates, seeds, **settings) for label in ("FC", *labels)}
 
 
 def tuned(

@@ -29,6 +29,7 @@ from gmlib.study.runs.records import CURVES, RunRecord
 __all__ = [
     "build_network",
     "evaluation_steps",
+    "first_batch",
     "first_step",
     "generator_of",
     "hold_out",
@@ -170,6 +171,13 @@ def build_network(config: RunConfig, dataset: datasets.Dataset) -> tuple[nn.Modu
     return network, report
 
 
+def first_batch(config: RunConfig, dataset: datasets.Dataset) -> tuple[Tensor, Tensor]:
+    """The inputs and labels that training begins with."""
+    order = torch.randperm(len(dataset.x_train), generator=generator_of(config.seed, "order"))
+    batch = order[: config.batch_size]
+    return dataset.x_train[batch], dataset.y_train[batch]
+
+
 def first_step(config: RunConfig, dataset: datasets.Dataset) -> dict[str, float]:
     """Relative size of the first gradient step, by parameter.
 
@@ -179,9 +187,8 @@ def first_step(config: RunConfig, dataset: datasets.Dataset) -> dict[str, float]
     """
     with reproducible_arithmetic():
         network, _ = build_network(config, dataset)
-        order = torch.randperm(len(dataset.x_train), generator=generator_of(config.seed, "order"))
-        batch = order[: config.batch_size]
-        cross_entropy(network(dataset.x_train[batch]), dataset.y_train[batch]).backward()
+        x, y = first_batch(config, dataset)
+        cross_entropy(network(x), y).backward()
         rates = {
             parameter: group["lr"]
             for group in _parameter_groups(dict(network.named_parameters()), config)
@@ -393,9 +400,11 @@ def _steps(
     """Train, and yield the losses of each step, by run, once it is taken."""
     config = configs[0]  # in all but the seed
     optimizer = OPTIMIZERS[config.optimizer](_parameter_groups(networks.parameters, config))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (config.warmup or 1), 1.0)
-    )
+    rise = None
+    if config.warmup:
+        rise = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / config.warmup, 1.0)
+        )
     orders = [generator_of(config.seed, "order") for config in configs]
     x, y = dataset.x_train.to(device), dataset.y_train.to(device)
     for _ in range(config.epochs):
@@ -406,7 +415,8 @@ def _steps(
             optimizer.zero_grad()
             losses.sum().backward()
             optimizer.step()
-            schedule.step()
+            if rise is not None:
+                rise.step()
             yield losses.detach()
 
 
