@@ -333,7 +333,6 @@ def lag_table(records: Mapping[str, Sequence[RunRecord]], references: Sequence[s
         pairs in which both trained.
     """
     runs = by_variant(records, runs_table)
-    runs["smoothed"] = by_variant(records, runs_table).smoothed
     rows = []
     for variant in records:
         own = runs[runs.arm == variant]
