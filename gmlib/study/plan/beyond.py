@@ -35,29 +35,28 @@ def both_coordinates(seeds: Sequence[int], **settings: Any) -> dict[str, list[Ru
 
 
 def causes(seeds: Sequence[int], **settings: Any) -> dict[str, list[RunConfig]]:
-    """Runs of KUMAR from one start, with part of the readout's or the clouds' motion taken away.
+    """Runs of KUMAR in coordinates between, or in folded ones with part of the motion taken away.
 
     Args:
         seeds: Seeds, the same for all variants.
         **settings: Other settings of `RunConfig`, the same for all variants.
     """
     without = 1.0 / settings.get("num_components", RunConfig.num_components) ** 2
+    slowed = {
+        "A frozen": {"A": 0.0},
+        "without 1/K": {"A": without, "w": without},
+        "w at 1/30": {"w": 1.0 / 30.0},
+        "μ frozen": {"mu": 0.0},
+        "σ frozen": {"sigma": 0.0},
+        "clouds frozen": {"mu": 0.0, "sigma": 0.0},
+        "clouds frozen, A and w at 3/10": {"mu": 0.0, "sigma": 0.0, "A": 0.3, "w": 0.3},
+    }
     variants: dict[str, dict[str, Any]] = {
-        "affine": {},
-        "centered": {"coordinates": "centered"},
-        "centered and whitened": {"coordinates": "centered and whitened"},
-        "whitened": {"coordinates": "whitened"},
-        "folded, A frozen": {"coordinates": "folded", "rate_factors": {"A": 0.0}},
-        "folded, without 1/K": {
-            "coordinates": "folded",
-            "rate_factors": {"A": without, "w": without},
+        **{own: {"coordinates": own} for own in ("whitened", "centered and whitened", "centered")},
+        **{
+            f"folded, {name}": {"coordinates": "folded", "rate_factors": factors}
+            for name, factors in slowed.items()
         },
-        "folded, clouds frozen": {
-            "coordinates": "folded",
-            "rate_factors": {"mu": 0.0, "sigma": 0.0},
-        },
-        "folded, w at 1/30": {"coordinates": "folded", "rate_factors": {"w": 1.0 / 30.0}},
-        "folded": {"coordinates": "folded"},
     }
     return {
         name: run_configs(["KUMAR"], seeds, **{**settings, **own}) for name, own in variants.items()

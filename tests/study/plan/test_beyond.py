@@ -20,15 +20,19 @@ def test_variants_of_causes_differ_in_what_may_move() -> None:
         for name, (config,) in variants.items()
     }
     assert found == {
-        "affine": ("affine", {}),
-        "centered": ("centered", {}),
-        "centered and whitened": ("centered and whitened", {}),
         "whitened": ("whitened", {}),
+        "centered and whitened": ("centered and whitened", {}),
+        "centered": ("centered", {}),
         "folded, A frozen": ("folded", {"A": 0.0}),
         "folded, without 1/K": ("folded", {"A": 1 / 25, "w": 1 / 25}),
-        "folded, clouds frozen": ("folded", {"mu": 0.0, "sigma": 0.0}),
         "folded, w at 1/30": ("folded", {"w": 1 / 30}),
-        "folded": ("folded", {}),
+        "folded, μ frozen": ("folded", {"mu": 0.0}),
+        "folded, σ frozen": ("folded", {"sigma": 0.0}),
+        "folded, clouds frozen": ("folded", {"mu": 0.0, "sigma": 0.0}),
+        "folded, clouds frozen, A and w at 3/10": (
+            "folded",
+            {"mu": 0.0, "sigma": 0.0, "A": 0.3, "w": 0.3},
+        ),
     }
 
 
