@@ -79,36 +79,33 @@ def rates(panels: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def sizes(rows: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+def sizes(panels: Mapping[str, pd.DataFrame]) -> Figure:
     """Error against learning rate for networks of several sizes, rings around the lowest.
 
-    A row is a rule of rates, a panel in it a dimension, a line a size: the darker, the larger.
+    A line is a size: the darker, the larger. Two panels stand in a row.
 
     Args:
-        rows: By title of the row and of the panel, outputs of `analysis.rate_errors` with a variant
-            a size, the smallest first.
+        panels: By title, outputs of `analysis.rate_errors` with a variant a size, the smallest
+            first.
     """
-    columns = len(next(iter(rows.values())))
+    rows = -(-len(panels) // 2)
     with mpl.style.context(STYLE, after_reset=True):
-        figure, axes = subplots(
-            len(rows), columns, 2.6 * columns, 0.6 + 2.7 * len(rows), sharey=True, sharex=True
-        )
-        places = iter(axes)
-        for row, (rule, panels) in enumerate(rows.items()):
-            for column, (title, errors) in enumerate(panels.items()):
-                own = next(places)
-                names = list(errors.variant.unique())
-                for place, name in enumerate(names):
-                    shade = 0.25 + 0.75 * place / max(len(names) - 1, 1)
-                    color = mpl.colormaps["Reds"](shade)
-                    _line(own, errors[errors.variant == name], label=name, color=color)
-                _rate_axis(own, errors)
-                own.set_xlabel("learning rate" if row == len(rows) - 1 else "")
-                if row == 0:
-                    own.set_title(title)
-                    own.legend(fontsize=8, handlelength=1.2, loc="upper left")
-                if column == 0:
-                    own.set_ylabel(f"{rule}\nerror (%)")
+        figure, axes = subplots(rows, 2, 7.4, 0.4 + 3.0 * rows, sharey=True)
+        for own in axes[len(panels) :]:
+            own.remove()
+        for place, (own, (title, errors)) in enumerate(zip(axes, panels.items(), strict=False)):
+            names = list(errors.variant.unique())
+            for index, name in enumerate(names):
+                shade = 0.25 + 0.75 * index / max(len(names) - 1, 1)
+                color = mpl.colormaps["Reds"](shade)
+                _line(own, errors[errors.variant == name], label=name, color=color)
+            _rate_axis(own, errors)
+            own.set_title(title)
+            own.legend(loc="upper left", ncols=2)
+            if place < len(panels) - 2:
+                own.set_xlabel("")
+            if place % 2 == 0:
+                own.set_ylabel("error on held-out images (%)")
     return figure
 
 

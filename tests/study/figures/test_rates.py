@@ -45,13 +45,12 @@ def test_rates_are_lines_through_means_with_the_lowest_ringed() -> None:
     assert [line.get_xdata().tolist() for line in right.lines] == [[0.001]] * 2
 
 
-def test_sizes_are_shades_with_a_row_a_rule() -> None:
+def test_sizes_are_shades_two_panels_in_a_row() -> None:
     panel = errors(small={0.1: (4.0,), 0.2: (3.0,)}, large={0.1: (2.0,), 0.2: (2.5,)})
-    rows = {rule: {"components": panel, "layers": panel} for rule in ("fixed", "scaled")}
-    figure = figures.sizes(rows)
-    assert [axes.get_title() for axes in figure.axes] == ["components", "layers", "", ""]
-    assert figure.axes[0].get_ylabel().startswith("fixed")
-    assert figure.axes[2].get_ylabel().startswith("scaled")
+    figure = figures.sizes({"components": panel, "layers": panel, "inputs": panel})
+    assert [axes.get_title() for axes in figure.axes] == ["components", "layers", "inputs"]
+    assert ["held-out" in axes.get_ylabel() for axes in figure.axes] == [True, False, True]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "learning rate", "learning rate"]
     for axes in figure.axes:
         lines = [line for line in axes.lines if line.get_ms() != 9]
         assert [line.get_label() for line in lines] == ["small", "large"]
