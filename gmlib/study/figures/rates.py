@@ -28,13 +28,14 @@ __all__ = [
 ]
 
 
-def variants(runs: pd.DataFrame, column: str = "smoothed") -> Figure:
-    """An error (%) by variant: one dot a seed that trained, a bar at their mean.
+def variants(runs: pd.DataFrame, arm: str = "KUMAR", column: str = "smoothed") -> Figure:
+    """An error (%) by variant of an arm: one dot a seed that trained, a bar at their mean.
 
     Counts of those that diverged stand at the right edge.
 
     Args:
         runs: As `analysis.runs_table` gives, with variants for arms, from top to bottom.
+        arm: Whose colour the dots have.
         column: Of the error.
     """
     names = list(runs.arm.unique())
@@ -43,7 +44,7 @@ def variants(runs: pd.DataFrame, column: str = "smoothed") -> Figure:
         for place, name in enumerate(names):
             own = runs[runs.arm == name]
             errors = own.loc[~own.diverged, column]
-            color = arm_color(name)
+            color = arm_color(arm)
             if len(errors):
                 height = place + 0.18 * spread(len(errors))
                 axes.plot(errors, height, "o", color=color, ms=5, alpha=0.75, mec="none")

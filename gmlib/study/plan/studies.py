@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gmlib.optim import readout_factor
+from gmlib.study.plan import beyond
 from gmlib.study.plan.arms import ARMS, arm_of
 from gmlib.study.plan.config import RunConfig, run_configs
 from gmlib.study.validation import integer
@@ -312,7 +313,7 @@ def _distinct(*studies: list[RunConfig]) -> list[RunConfig]:
     return list(dict.fromkeys(config for configs in studies for config in configs))
 
 
-_FIVE, _THREE = list(range(5)), list(range(3))
+_THREE, _FIVE, _TEN = (list(range(number)) for number in (3, 5, 10))
 
 STUDIES: Mapping[str, list[RunConfig]] = {
     "main study": run_configs(["FC", "BL", "KUMAR"], _FIVE),
@@ -354,11 +355,14 @@ STUDIES: Mapping[str, list[RunConfig]] = {
         ),
         budget(["BL", "KUMAR"], [1, 2, 5], [4, 16], [2], _THREE),
     ),
-    "gates": _flat(gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _FIVE)),
+    "gates": _flat(gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _TEN)),
     "gates, single layer": _flat(
         gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _FIVE, widths=(10,), num_components=5)
     ),
     "folded": run_configs(["BL", "FAN-IN", "KUMAR"], _FIVE, coordinates="folded"),
-    "gates, folded": _flat(gates(["BL", "FAN-IN", "KUMAR"], _FIVE, coordinates="folded")),
+    "gates, folded": _flat(gates(["BL", "FAN-IN", "KUMAR"], _TEN, coordinates="folded")),
+    "coordinates": _flat(beyond.both_coordinates(_TEN, gates=True)),
+    "causes": _flat(beyond.causes(_FIVE)),
+    "predictions": _flat(beyond.predicted(_THREE)),
 }
 """The committed runs, by study; some belong to several."""

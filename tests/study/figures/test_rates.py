@@ -76,6 +76,7 @@ def test_variants_are_dots_from_top_to_bottom_with_the_lost_counted() -> None:
     assert axes.yaxis_inverted()
     dots = [line.get_xdata().tolist() for line in axes.lines]
     assert dots == [[2.0, 3.0], [8.0]]
+    assert {line.get_color() for line in axes.lines} == {figures.arm_color("KUMAR")}
     bars = [bar.get_segments()[0][0][0] for bar in axes.collections]
     assert bars == [2.5, 8.0]
     assert [text.get_text() for text in axes.texts] == ["1 of 2 diverged", "1 of 1 diverged"]

@@ -330,8 +330,14 @@ def test_the_numbers_of_runs() -> None:
     assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
     assert len(ids("main study")) == len(ids("initialization")) == 15
     assert len(ids("propagation")) == 2
-    assert len(ids("gates")) == len(ids("gates, single layer")) == 20
-    assert len(ids("folded")) == len(ids("gates, folded")) == 15
+    assert len(ids("gates")) == 40
+    assert len(ids("gates, single layer")) == 20
+    assert len(ids("folded")) == 15
+    assert len(ids("gates, folded")) == 30
+    assert len(ids("coordinates")) == 70
+    assert ids("gates, folded") < ids("coordinates")
+    assert len(ids("causes")) == 50
+    assert len(ids("predictions")) == 42
     assert not ids("folded") & ids("gates, folded")
     assert len(ids("depth")) == 36
     assert len(ids("main study, fashion-mnist")) == 15
