@@ -242,7 +242,9 @@ def lsuv_(
             layer._draw(fan_in_scale(layer.fan_in), generator)
         for layer in layers:
             for rows in (layer.mu, *layer.readout[0]):
-                nn.init.orthogonal_(rows, gain=math.sqrt(2.0), generator=generator)
+                # Of low precision there is no orthogonalization.
+                wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+                rows.copy_(nn.init.orthogonal_(wide, gain=math.sqrt(2.0), generator=generator))
         for layer in layers:
             layer._adopt()
         return measure_scale(module, data, 1.0)
