@@ -59,9 +59,15 @@ def is_transformed() -> bool:
 def needs_operations() -> bool:
     """Whether PyTorch's own operations are to be used, and autograd is to differentiate them.
 
-    Of an autograd function `torch.jit.trace` saves nothing, and `torch.compile` has no transforms.
+    Of an autograd function `torch.jit.trace` saves nothing, `torch.compile` has no transforms, and
+    `torch.func.functionalize` nothing at all.
     """
-    return is_traced() or (torch.compiler.is_compiling() and is_transformed())
+    if not is_transformed():
+        return is_traced()
+    return torch.compiler.is_compiling() or any(
+        transform.key() == torch._C._functorch.TransformType.Functionalize
+        for transform in torch._C._functorch.get_interpreter_stack() or ()
+    )
 
 
 def without_autocast(grad: Tensor) -> AbstractContextManager[object]:

@@ -162,7 +162,7 @@ def _polynomial(coefficients: Sequence[float], a: Tensor) -> Tensor:
     """By Horner's rule; the highest power comes first."""
     value = coefficients[0] * a + coefficients[1]
     for coefficient in coefficients[2:]:
-        value = value.mul_(a).add_(coefficient)
+        value = value * a + coefficient
     return value
 
 
@@ -170,7 +170,7 @@ def moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tenso
     """z, 1 / t, phi(z), F and G, each differentiable where gradients are on."""
     z, inv_t, bell = _standardized(m, t)
     phi = bell * _INV_SQRT_2PI
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not needs_operations():
         return z, inv_t, phi, *relu_moments(m, t)
     return z, inv_t, phi, *_rectified(m, t, z, bell)
 
