@@ -122,8 +122,9 @@ def _gradients(
     if needs_U:
         scale, row, column = variance.unsqueeze(1), gF.unsqueeze(-1), mu.unsqueeze(1)
         # Fresh memory can cost more than the product. But what is in place can't be differentiated
-        # again, and under vmap would go through one item at a time.
-        if torch.is_grad_enabled() or is_transformed():
+        # again, under vmap would go through one item at a time, and of a tensor that is spread over
+        # devices can't add its shares up.
+        if torch.is_grad_enabled() or is_transformed() or type(P) is not Tensor:
             dU = torch.addcmul(P * scale, row, column)
         else:
             dU = P.mul_(scale).addcmul_(row, column)

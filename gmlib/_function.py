@@ -15,7 +15,9 @@ __all__ = [
     "autocasts",
     "filled",
     "have_tangents",
+    "is_traced",
     "is_transformed",
+    "needs_operations",
     "without_autocast",
 ]
 
@@ -44,9 +46,28 @@ def autocasts(x: Tensor) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` is at work, which cannot save a call of a Python function."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
 def is_transformed() -> bool:
     """Whether a transform of `torch.func` is at work."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def needs_operations() -> bool:
+    """Whether PyTorch's own operations are to be used, and autograd is to differentiate them.
+
+    Of an autograd function `torch.jit.trace` saves nothing, `torch.compile` has no transforms, and
+    `torch.func.functionalize` nothing at all.
+    """
+    if not is_transformed():
+        return is_traced()
+    return torch.compiler.is_compiling() or any(
+        transform.key() == torch._C._functorch.TransformType.Functionalize
+        for transform in torch._C._functorch.get_interpreter_stack() or ()
+    )
 
 
 def without_autocast(grad: Tensor) -> AbstractContextManager[object]:

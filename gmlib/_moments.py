@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmlib._validation import check_alike, check_dtype, check_tensors
+from gmlib._calls import of_tensors
+from gmlib._function import needs_operations
 
 __all__ = ["moment_gradients", "moments", "relu_moments"]
 
@@ -51,11 +52,12 @@ _TAIL = {
 # fmt: on
 
 
+@of_tensors
 def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     r"""Moments of a rectified Gaussian, for :math:`s \sim \mathcal N(m, t^2)`.
 
     Args:
-        m: Mean of the pre-activation, any shape, float32 or float64.
+        m: Mean of the pre-activation, any shape.
         t: Standard deviation of the pre-activation, not negative, broadcastable with `m`. At
             ``t = 0`` the moments are those of the point mass: ``F = relu(m)`` and ``G`` the unit
             step, 1/2 at ``m = 0``.
@@ -65,7 +67,8 @@ def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         units of `m`) and :math:`G = \mathbb P(s > 0)`.
 
     Raises:
-        TypeError: If the dtypes differ or are neither float32 nor float64.
+        TypeError: If a tensor is sparse, nested or masked, or the dtypes differ or are none of
+            float32, float64, bfloat16 and float16; the last two are computed in float32.
 
     Notes:
         The textbook form :math:`m\Phi(z) + t\varphi(z)`, ``z = m / t``, cancels for ``z << 0``.
@@ -84,15 +87,15 @@ def relu_moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         >>> print(f"{F:.4f} {G:.4f}")  # 1/sqrt(2 pi) and 1/2
         0.3989 0.5000
     """
-    check_tensors({"m": m, "t": t})
-    check_alike({"m": m, "t": t})
-    check_dtype("m", m)
     try:
         m, t = torch.broadcast_tensors(m, t)
     except RuntimeError:
         raise ValueError(
             f"m and t must have shapes that broadcast, got {tuple(m.shape)} and {tuple(t.shape)}"
         ) from None
+    if needs_operations():
+        z, _, bell = _standardized(m, t)
+        return _rectified(m, t, z, bell)
     function = _ReLUMoments if torch.compiler.is_compiling() else _DualReLUMoments
     F, G = function.apply(m, t)
     return F, G
@@ -159,7 +162,7 @@ def _polynomial(coefficients: Sequence[float], a: Tensor) -> Tensor:
     """By Horner's rule; the highest power comes first."""
     value = coefficients[0] * a + coefficients[1]
     for coefficient in coefficients[2:]:
-        value = value.mul_(a).add_(coefficient)
+        value = value * a + coefficient
     return value
 
 
@@ -167,7 +170,7 @@ def moments(m: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tenso
     """z, 1 / t, phi(z), F and G, each differentiable where gradients are on."""
     z, inv_t, bell = _standardized(m, t)
     phi = bell * _INV_SQRT_2PI
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not needs_operations():
         return z, inv_t, phi, *relu_moments(m, t)
     return z, inv_t, phi, *_rectified(m, t, z, bell)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from gmlib._validation import check_generator
+from gmlib._validation import LOW_PRECISION, check_generator
 from gmlib.layer import MixtureLayer
 
 __all__ = [
@@ -242,9 +242,13 @@ def _std(output: Tensor) -> float:
 
 def _resolution(layer: MixtureLayer, output: Tensor) -> float:
     """What outputs that should be equal, or zero, may differ by."""
-    at_zero = layer.forward(torch.zeros_like(layer.mu[0]))  # but for the floor on the variance
-    rounding = torch.finfo(output.dtype).eps * output.abs().max()
-    return 64.0 * float(rounding + at_zero.abs().max())
+    # Low precision is rounded to once: it is computed in float32.
+    digits = 2.0 if output.dtype in LOW_PRECISION else 64.0
+    rounding = digits * torch.finfo(output.dtype).eps * output.abs().max()
+    if not layer.bias:  # with one, outputs at zero are what they shall be
+        at_zero = layer.forward(torch.zeros_like(layer.mu[0]))  # but for the floor on the variance
+        rounding += 64.0 * at_zero.abs().max()
+    return float(rounding)
 
 
 @contextmanager

@@ -34,13 +34,14 @@ import warnings
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmlib._affine import DualGMLayer, GMLayer, mean_readout
+from gmlib._calls import of_tensors
 from gmlib._folded import DualFoldedLayer, FoldedLayer
-from gmlib._function import LayerFunction, autocasts, is_transformed
+from gmlib._function import LayerFunction, is_transformed, needs_operations
 from gmlib._moments import relu_moments
-from gmlib._validation import check_alike, check_dtype, check_tensors
+from gmlib._validation import check_bool, check_size
 
 __all__ = [
     "fold",
@@ -55,7 +56,10 @@ __all__ = [
 _BLOCK = 2**20
 
 
-def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tensor:
+@of_tensors
+def gm_layer(
+    x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor, *, bias: bool = False
+) -> Tensor:
     r"""Closed-form forward pass of a Gaussian mixture layer.
 
     Args:
@@ -65,6 +69,8 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
             :math:`\sigma^2` enters, so that the sign is immaterial.
         U: Readout weights, shape ``(K, C, d)``.
         v: Readout offsets, shape ``(K, C)``.
+        bias: Whether every input has a 1 behind it, which the last column of `mu`, `sigma` and `U`
+            meets. The inputs are then of shape ``(..., d - 1)``.
 
     Returns:
         Outputs, shape ``(..., C)``: the mean over the `K` components of
@@ -72,7 +78,8 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
 
     Raises:
         ValueError: If the shapes do not fit together.
-        TypeError: If the dtypes differ or are neither float32 nor float64.
+        TypeError: If a tensor is sparse, nested or masked, or the dtypes differ or are none of
+            float32, float64, bfloat16 and float16.
 
     Notes:
         One `torch.autograd.Function` with hand-derived gradients. For a batch of `B` inputs it
@@ -93,19 +100,37 @@ def gm_layer(x: Tensor, mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> Tens
         Differentiable any number of times, and in forward mode, which may go over the backward
         (as in `torch.func.hessian`) but not over itself: there PyTorch's custom functions give
         wrong results. Works under `torch.func`'s transforms, `torch.compile` (without a graph
-        break) and `torch.export`. Under autocast it computes in float32, as its tails need, and so
-        returns float32. A derivative of the backward computes the forward anew; take it outside
-        autocast, which would reach its products.
+        break), both together, `torch.export`, `torch.fx` and `torch.jit.trace`; not under
+        `torch.jit.script`. Tools that count operations by module know nothing of it;
+        `torch.utils.flop_counter` counts its products.
+
+        In bfloat16 and float16 it computes in float32 and rounds what it returns, outputs and
+        gradients, once: to :math:`2^{-8}` and :math:`2^{-11}` of themselves. The copies in float32
+        of inputs and parameters are kept for the backward, which has their gradients in float32
+        too, for a while: the less memory is for what lies between the calls. Under autocast it
+        computes in float32, as its tails need, and so returns float32. A derivative of the backward
+        computes the forward anew; take it outside autocast, which would reach its products.
+
+        What is squared has to be in range. Outputs and gradients are accurate where all deviations
+        :math:`t_k` are between :math:`10^{-18}` and :math:`10^{18}` (in float64 between
+        :math:`10^{-153}` and :math:`10^{153}`), or zero. Above, outputs are not finite. Below,
+        :math:`t_k` counts as :math:`10^{-19}` (:math:`10^{-154}`), the readouts' multiples of
+        which are the error. As :math:`h(cx) = c\,h(x)`, exactly so for a power of two, such inputs
+        can be scaled.
 
     Examples:
         >>> x, mu, sigma = torch.ones(5, 3), torch.ones(2, 3), torch.ones(2, 3)
         >>> gm_layer(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
         torch.Size([5, 4])
     """
-    return _evaluated(GMLayer, DualGMLayer, x, {"mu": mu, "sigma": sigma, "U": U, "v": v})
+    parameters = {"mu": mu, "sigma": sigma, "U": U, "v": v}
+    return _evaluated(GMLayer, DualGMLayer, x, parameters, bias)
 
 
-def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> Tensor:
+@of_tensors
+def gm_layer_folded(
+    x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor, *, bias: bool = False
+) -> Tensor:
     r"""Closed-form forward pass of a Gaussian mixture layer in folded coordinates.
 
     Args:
@@ -115,6 +140,8 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
             :math:`\sigma^2` enters, so that the sign is immaterial.
         A: Covariances of readout and direction, over `K`, shape ``(K, C, d)``.
         w: Mean readouts, over `K`, shape ``(K, C)``.
+        bias: Whether every input has a 1 behind it, which the last column of `mu`, `sigma` and `A`
+            meets. The inputs are then of shape ``(..., d - 1)``.
 
     Returns:
         Outputs :math:`\sum_k [w_k F_k + (A_k x) G_k]`, shape ``(..., C)``: those of
@@ -122,7 +149,8 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
 
     Raises:
         ValueError: If the shapes do not fit together.
-        TypeError: If the dtypes differ or are neither float32 nor float64.
+        TypeError: If a tensor is sparse, nested or masked, or the dtypes differ or are none of
+            float32, float64, bfloat16 and float16.
 
     Notes:
         A batch of `B` inputs takes ``B K C d`` multiplications forward, for :math:`Ax`, as many
@@ -131,7 +159,7 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
         `x`; its gradient is written once. There is no other pass over ``K C d`` numbers. Kept for
         the backward are the inputs and ``K (B C + 5 B)`` numbers, of 4 bytes in float32. A batch
         goes through in blocks as in :func:`gm_layer`. What is said there of derivatives,
-        transforms, compilation, export and autocast holds here, too.
+        transforms, compilation, low precision and range holds here, too.
 
         On the way to the gradients in `sigma` and `x` is :math:`Ax/t^2`, which overflows where a
         deviation `t` is not zero, but below some :math:`10^{-19}\sqrt{|Ax|}`
@@ -142,9 +170,11 @@ def gm_layer_folded(x: Tensor, mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) 
         >>> gm_layer_folded(x, mu, sigma, torch.ones(2, 4, 3), torch.zeros(2, 4)).shape
         torch.Size([5, 4])
     """
-    return _evaluated(FoldedLayer, DualFoldedLayer, x, {"mu": mu, "sigma": sigma, "A": A, "w": w})
+    parameters = {"mu": mu, "sigma": sigma, "A": A, "w": w}
+    return _evaluated(FoldedLayer, DualFoldedLayer, x, parameters, bias)
 
 
+@of_tensors
 def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     r"""Folded coordinates of a readout: :math:`A = U\sigma^2/K` and :math:`w = (U\mu + v)/K`.
 
@@ -161,7 +191,8 @@ def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tenso
 
     Raises:
         ValueError: If the shapes do not fit together.
-        TypeError: If the dtypes differ or are neither float32 nor float64.
+        TypeError: If a tensor is sparse, nested or masked, or the dtypes differ or are none of
+            float32, float64, bfloat16 and float16.
 
     Examples:
         >>> mu, sigma = torch.ones(2, 3), torch.full((2, 3), 2.0)
@@ -170,9 +201,6 @@ def fold(mu: Tensor, sigma: Tensor, U: Tensor, v: Tensor) -> tuple[Tensor, Tenso
         (2.0, 2.0)
     """
     _check_readout({"mu": mu, "sigma": sigma, "U": U, "v": v})
-    if autocasts(mu):
-        with torch.autocast(mu.device.type, enabled=False):
-            return fold(mu, sigma, U, v)
     K = len(U)
     return U * (sigma.square() / K).unsqueeze(1), (mean_readout(U, mu) + v) / K
 
@@ -196,7 +224,8 @@ def unfold(mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> tuple[Tensor, Ten
     Raises:
         ValueError: If the shapes do not fit together, `A` is not zero where `sigma` is, or a finite
             `A` has no finite `U`.
-        TypeError: If the dtypes differ or are neither float32 nor float64.
+        TypeError: If a tensor is sparse, nested or masked, or the dtypes differ or are none of
+            float32, float64, bfloat16 and float16.
 
     Warns:
         UserWarning: If rounding changes `w` by more than a thousandth of its largest entry.
@@ -215,19 +244,11 @@ def unfold(mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor) -> tuple[Tensor, Ten
         >>> U[0, 0, 0].item(), v[0, 0].item()
         (1.0, 1.0)
     """
-    _check_readout({"mu": mu, "sigma": sigma, "A": A, "w": w})
-    if autocasts(mu):
-        with torch.autocast(mu.device.type, enabled=False):
-            return unfold(mu, sigma, A, w)
-    K, variance = len(A), sigma.square().unsqueeze(1)
-    still = variance == 0.0
-    U = K * A / torch.where(still, 1.0, variance)
-    mean = mean_readout(U, mu)
-    if not (A.is_meta or is_transformed() or torch.compiler.is_compiling()):
-        _check_unfolded(still & (A != 0.0), A, U, K * w, mean)
-    return U, K * w - mean
+    eps = torch.finfo(A.dtype).eps if isinstance(A, Tensor) and A.is_floating_point() else 0.0
+    return _unfold(mu, sigma, A, w, eps)
 
 
+@of_tensors
 def gm_layer_monte_carlo(
     x: Tensor,
     mu: Tensor,
@@ -268,10 +289,8 @@ def gm_layer_monte_carlo(
         >>> bool((sampled / exact - 1.0).abs().max() < 0.05)
         True
     """
-    check_tensors({"x": x, "mu": mu, "sigma": sigma, "U": U, "v": v})
     _check_layer(x, {"mu": mu, "sigma": sigma, "U": U, "v": v})
-    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-        raise ValueError(f"num_samples must be an integer of at least 1, got {num_samples!r}")
+    num_samples = check_size("num_samples", num_samples)
     noise = torch.randn(
         num_samples, *mu.shape, dtype=mu.dtype, device=mu.device, generator=generator
     )
@@ -281,11 +300,22 @@ def gm_layer_monte_carlo(
     return torch.einsum("...sk,skc->...c", activation, readout) / (num_samples * mu.shape[0])
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+@of_tensors
+def _unfold(mu: Tensor, sigma: Tensor, A: Tensor, w: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`unfold`, of numbers that have the relative accuracy `eps`."""
+    _check_readout({"mu": mu, "sigma": sigma, "A": A, "w": w})
+    K, variance = len(A), sigma.square().unsqueeze(1)
+    still = variance == 0.0
+    U = K * A / torch.where(still, 1.0, variance)
+    mean = mean_readout(U, mu)
+    if not (A.is_meta or is_transformed() or torch.compiler.is_compiling()):
+        _check_unfolded(still & (A != 0.0), A, U, K * w, mean, eps)
+    return U, K * w - mean
 
 
-def _check_unfolded(impossible: Tensor, A: Tensor, U: Tensor, w: Tensor, mean: Tensor) -> None:
+def _check_unfolded(
+    impossible: Tensor, A: Tensor, U: Tensor, w: Tensor, mean: Tensor, eps: float
+) -> None:
     """Raise where no U has this A, and warn where v loses what w is."""
     if impossible.any():
         k, _, i = impossible.nonzero()[0].tolist()
@@ -296,12 +326,12 @@ def _check_unfolded(impossible: Tensor, A: Tensor, U: Tensor, w: Tensor, mean: T
     if overflow.any():
         k, _, i = overflow.nonzero()[0].tolist()
         raise ValueError(f"sigma[{k}, {i}] is too small for A[{k}, :, {i}]: U overflows")
-    lost = torch.finfo(A.dtype).eps * mean.abs().max()
+    lost = eps * mean.abs().max()
     if lost > 1e-3 * w.abs().max():
         warnings.warn(
             f"rounding changes the mean readouts, up to {w.abs().max():.2g}, by up to {lost:.2g}: "
             "some sigma is small beside its A; unfold in float64",
-            stacklevel=3,
+            stacklevel=6,  # that of who calls `unfold`
         )
 
 
@@ -310,20 +340,21 @@ def _evaluated(
     dual: type[LayerFunction],
     x: Tensor,
     parameters: Mapping[str, Tensor],
+    bias: bool,
 ) -> Tensor:
-    """A layer's function on inputs of any leading shape, in float32 at least.
+    """A layer's function on inputs of any leading shape.
 
     `dual` is the function with forward mode, which cannot be compiled.
     """
-    check_tensors({"x": x, **parameters})
-    if autocasts(x):
-        with torch.autocast(x.device.type, enabled=False):
-            wide = {name: _at_least_float32(tensor) for name, tensor in parameters.items()}
-            return _evaluated(function, dual, _at_least_float32(x), wide)
-    _check_layer(x, parameters)
+    check_bool("bias", bias)
+    _check_layer(x, parameters, bias)
+    if bias:
+        x = nn.functional.pad(x, (0, 1), value=1.0)
     values = tuple(parameters.values())
     *_, weights, offsets = values
-    if torch.compiler.is_compiling():  # it would fix the number of blocks
+    if needs_operations():
+        out = function.forward(x.reshape(-1, x.shape[-1]), *values)[0]
+    elif torch.compiler.is_compiling():  # it would fix the number of blocks
         out = function.apply(x.reshape(-1, x.shape[-1]), *values)[0]
     elif x.ndim == 2 and len(x) * offsets.numel() <= _BLOCK:  # as below, at less expense
         return dual.apply(x, *values)[0]  # type: ignore[no-any-return]
@@ -333,20 +364,15 @@ def _evaluated(
     return out.view(*x.shape[:-1], weights.shape[1])  # type: ignore[no-any-return]
 
 
-def _check_layer(x: Tensor, parameters: Mapping[str, Tensor]) -> None:
-    check_dtype("x", x)
-    check_alike({"x": x, **parameters})
+def _check_layer(x: Tensor, parameters: Mapping[str, Tensor], bias: bool = False) -> None:
     _check_readout(parameters)
-    d = parameters["mu"].shape[1]
+    d = parameters["mu"].shape[1] - int(bias)
     if x.ndim == 0 or x.shape[-1] != d:
         raise ValueError(f"x must have shape (..., {d}), got {tuple(x.shape)}")
 
 
 def _check_readout(parameters: Mapping[str, Tensor]) -> None:
     """Raise unless they fit together: mu, sigma, and the readout's weights and offsets by name."""
-    check_tensors(parameters)
-    check_dtype("mu", parameters["mu"])
-    check_alike(parameters)
     _, _, (weights, W), (offsets, _) = parameters.items()
     if W.ndim != 3 or 0 in W.shape:
         raise ValueError(

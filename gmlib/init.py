@@ -117,7 +117,7 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         0.05
     """
     check_writable(module)
-    _draw(module, lambda layer: fan_in_scale(layer.in_features), generator)
+    _draw(module, lambda layer: fan_in_scale(layer.fan_in), generator)
 
 
 def calibrate_(
@@ -239,10 +239,12 @@ def lsuv_(
     with restored_on_error(module, generator), torch.no_grad():
         layers = gm_layers(module).values()
         for layer in layers:
-            layer._draw(fan_in_scale(layer.in_features), generator)
+            layer._draw(fan_in_scale(layer.fan_in), generator)
         for layer in layers:
             for rows in (layer.mu, *layer.readout[0]):
-                nn.init.orthogonal_(rows, gain=math.sqrt(2.0), generator=generator)
+                # Of low precision there is no orthogonalization.
+                wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+                rows.copy_(nn.init.orthogonal_(wide, gain=math.sqrt(2.0), generator=generator))
         for layer in layers:
             layer._adopt()
         return measure_scale(module, data, 1.0)
@@ -341,8 +343,9 @@ def analytic_(
     for name, layer in gm_layers(module).items():
         if report:
             squared_norm = layer.in_features * target_std**2
-        gamma = fan_in_scale(layer.in_features)
-        predicted = output_std(gamma, layer.in_features, layer.num_components, squared_norm)
+        gamma = fan_in_scale(layer.fan_in)
+        squares = squared_norm + layer.bias  # that of the 1 that meets the bias is one
+        predicted = output_std(gamma, layer.fan_in, layer.num_components, squares)
         scale = target_std / predicted
         with torch.no_grad():
             for tensor in layer.readout:

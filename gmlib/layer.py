@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gmlib._validation import check_generator
+from gmlib._validation import check_bool, check_dtype, check_generator, check_size
 from gmlib.functional import fold as fold_readout
 from gmlib.functional import gm_layer, gm_layer_folded
 from gmlib.functional import unfold as unfold_readout
@@ -25,9 +25,12 @@ class MixtureLayer(nn.Module):
     Attributes:
         readout_names: Names of the readout's weights, shape ``(K, C, d)``, and offsets,
             shape ``(K, C)``. A layer is linear in these two together.
+        bias: Whether every input has a 1 behind it, which the last column of `mu`, `sigma` and the
+            readout's weights meets.
     """
 
     readout_names: ClassVar[tuple[str, str]]
+    bias: bool = False  # of layers that were pickled before there was one
 
     mu: nn.Parameter
     sigma: nn.Parameter
@@ -39,26 +42,21 @@ class MixtureLayer(nn.Module):
         num_components: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "num_components": num_components,
-        }
-        for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")
-        if dtype not in (None, torch.float32, torch.float64):
-            raise TypeError(f"dtype must be float32 or float64, got {dtype}")
-        self.in_features = in_features
-        self.out_features = out_features
-        self.num_components = num_components
-        K, C, d = num_components, out_features, in_features
+        self.in_features = check_size("in_features", in_features)
+        self.out_features = check_size("out_features", out_features)
+        self.num_components = check_size("num_components", num_components)
+        check_bool("bias", bias)
+        self.bias = bias
+        check_dtype("dtype", torch.get_default_dtype() if dtype is None else dtype)
+        K, C, d = self.num_components, self.out_features, self.fan_in
         for name, shape in self._shapes(K, C, d).items():
             try:
                 empty = torch.empty(shape, device=device, dtype=dtype)
-            except (RuntimeError, AssertionError) as error:
+            except (RuntimeError, AssertionError, TypeError) as error:
                 raise RuntimeError(
                     f"a layer with {K} x {C} x {d} readout weights (num_components, out_features, "
                     f"in_features) cannot be had on device "
@@ -66,6 +64,11 @@ class MixtureLayer(nn.Module):
                 ) from error
             setattr(self, name, nn.Parameter(empty))
         self.reset_parameters()
+
+    @property
+    def fan_in(self) -> int:
+        """Coordinates of a neuron's direction: one for each feature, and one for the bias."""
+        return self.in_features + self.bias
 
     @classmethod
     def _shapes(cls, K: int, C: int, d: int) -> dict[str, tuple[int, ...]]:
@@ -101,10 +104,17 @@ class MixtureLayer(nn.Module):
         """Make the layer's readout of the `U` and `v` that its memory holds."""
 
     def extra_repr(self) -> str:
-        """The sizes, as `print` shows them."""
+        """The sizes, and whether there is a bias, as `print` shows them."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"num_components={self.num_components}"
+            f"num_components={self.num_components}{', bias=True' if self.bias else ''}"
+        )
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Refuse `torch.jit.script`, which would fail with a riddle."""
+        raise TypeError(
+            f"a {type(self).__name__} cannot be scripted: torch.jit.trace, torch.compile and "
+            "torch.export can take it"
         )
 
 
@@ -119,15 +129,28 @@ class GaussianMixtureLayer(MixtureLayer):
         \mathrm{diag}\,\sigma_k^2)}\big[(U_k\beta + v_k)\,\mathrm{relu}(\langle\beta,
         x\rangle)\big];
 
-    see :func:`gmlib.functional.gm_layer`. It stands where ``Linear, ReLU, Linear`` would; no
-    activation is needed behind it.
+    see :func:`gmlib.functional.gm_layer`. It is a whole block of ``Linear, ReLU, Linear``, but for
+    the biases: no activation is needed behind it, nor a linear layer on either side.
+
+    Without biases, as in the note, it is positively homogeneous: :math:`h(cx) = c\,h(x)` for
+    :math:`c > 0`, and :math:`h(0) = 0`. So is any network of such layers and others without
+    biases, of which one input variable makes two straight lines that meet at zero. Where inputs
+    are standardized each by itself, as the note's images, their norm means nothing and nothing is
+    lost; where it does mean something, and on few variables, a bias is needed. A ``LayerNorm``
+    behind the layer divides by the norm of its outputs, and so throws that of the inputs away.
+
+    With ``bias=True`` it is the same layer on ``(x, 1)``: neurons have a direction of one more
+    coordinate, which meets the 1, so that they have thresholds, and readouts that depend on them.
+    Initializations draw and count that coordinate as they do the others.
 
     Args:
         in_features: Size `d` of each input.
         out_features: Size `C` of each output.
         num_components: Number `K` of Gaussian components.
         device: Device of the parameters.
-        dtype: Type of the parameters, float32 or float64.
+        dtype: Type of the parameters: float32, float64, bfloat16 or float16.
+        bias: Whether neurons have thresholds. Where parameters have size `d`, as given below, it is
+            ``d + 1`` then.
 
     Shape:
         - Input: :math:`(*, d)`, any number of leading dimensions, empty ones too.
@@ -156,7 +179,7 @@ class GaussianMixtureLayer(MixtureLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Exact outputs, shape ``(..., out_features)``, for `x` of shape ``(..., in_features)``."""
-        return gm_layer(x, self.mu, self.sigma, self.U, self.v)
+        return gm_layer(x, self.mu, self.sigma, self.U, self.v, bias=self.bias)
 
 
 class FoldedGaussianMixtureLayer(MixtureLayer):
@@ -179,7 +202,8 @@ class FoldedGaussianMixtureLayer(MixtureLayer):
         out_features: Size `C` of each output.
         num_components: Number `K` of Gaussian components.
         device: Device of the parameters.
-        dtype: Type of the parameters, float32 or float64.
+        dtype: Type of the parameters: float32, float64, bfloat16 or float16.
+        bias: As of :class:`GaussianMixtureLayer`.
 
     Shape:
         - Input: :math:`(*, d)`, any number of leading dimensions, empty ones too.
@@ -208,7 +232,7 @@ class FoldedGaussianMixtureLayer(MixtureLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Exact outputs, shape ``(..., out_features)``, for `x` of shape ``(..., in_features)``."""
-        return gm_layer_folded(x, self.mu, self.sigma, self.A, self.w)
+        return gm_layer_folded(x, self.mu, self.sigma, self.A, self.w, bias=self.bias)
 
     def _adopt(self) -> None:
         # A layer in another dtype, in part or whole, is for the forward to refuse or convert.
@@ -222,10 +246,10 @@ class FoldedGaussianMixtureLayer(MixtureLayer):
 def fold(module: Module) -> Module:
     """A copy of a network with its GM layers in folded coordinates, which computes the same.
 
-    Layers keep their place, names of `mu` and `sigma`, module hooks, mode, device, dtype and what
-    needs a gradient; a layer that is used twice in the network is so in the copy. Layers that are
-    folded already, and all other modules, are copied as they are. Hooks of tensors are not copied.
-    Fold before an optimizer is made, or anything else that holds on to parameters.
+    Layers keep their place, names of `mu` and `sigma`, bias, module hooks, mode, device, dtype and
+    what needs a gradient; a layer that is used twice in the network is so in the copy. Layers that
+    are folded already, and all other modules, are copied as they are. Hooks of tensors are not
+    copied. Fold before an optimizer is made, or anything else that holds on to parameters.
 
     Args:
         module: A GM layer, or a network that contains some.
@@ -237,7 +261,7 @@ def fold(module: Module) -> Module:
         ValueError: If `module` holds no GM layer, or one whose parameters are computed from other
             tensors or whose readout is shared with another module.
         TypeError: If a layer is of a subclass, of which it is not known what it adds, or its
-            parameters are neither float32 nor float64.
+            parameters are of no floating-point type that it can have.
 
     Examples:
         >>> network = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), GaussianMixtureLayer(4, 3, 2))
@@ -304,6 +328,7 @@ def _converted(module: Module, origin: type[MixtureLayer], target: type[MixtureL
 def _replace(layer: nn.Module, old: str, new: str, tensor: Tensor) -> None:
     """Put a tensor in the place of a parameter or buffer, under a name of its own."""
     before = getattr(layer, old)
+    tensor = tensor.to(before.dtype)  # which autocast had computed in float32
     persistent = old not in layer._non_persistent_buffers_set
     delattr(layer, old)
     if isinstance(before, nn.Parameter):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from gmlib import functional, init, layer
+from gmlib import functional, init, layer, optim
 
-MODULES = [functional, init, layer]
+MODULES = [functional, init, layer, optim]
 FINDER = doctest.DocTestFinder(recurse=False)
 PUBLIC = [(module, name) for module in MODULES for name in module.__all__]
 

@@ -213,9 +213,9 @@ class TestRefuses:
 
 
 @both_ways
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex128, torch.float8_e5m2])
 def test_refuses_other_dtypes(way, kind, dtype):
-    with pytest.raises(TypeError, match=f"mu must be float32 or float64, got {dtype}"):
+    with pytest.raises(TypeError, match=f"mu must be .*float32 or float64, got {dtype}"):
         way(*parameters(kind, dtype=dtype))
 
 

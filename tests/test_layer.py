@@ -3,7 +3,9 @@
 import copy
 import operator
 import pickle
+import re
 
+import numpy as np
 import pytest
 import torch
 from draws import draw, seeded
@@ -14,6 +16,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import gmlib
+from gmlib._validation import DTYPES
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def test_trains(layer, x):
     assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_dtype(kind, dtype, x):
     layer = kind.layer(4, 3, 2, dtype=dtype)
     assert {p.dtype for p in layer.parameters()} == {dtype}
@@ -84,11 +87,16 @@ def test_moves_between_dtypes(layer, x):
     assert_close(double.float(), single)
 
 
-def test_follows_the_default_dtype(kind):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_follows_the_default_dtype(kind, dtype):
+    expected = make_layer(kind, dtype=dtype)(draw(5, 4, dtype=dtype))
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
-        assert kind.layer(4, 3, 2).mu.dtype == torch.float64
+        layer = kind.layer(4, 3, 2)
+        layer.reset_parameters(generator=seeded())
+        assert layer.mu.dtype == dtype
+        assert torch.equal(layer(draw(5, 4, dtype=dtype)), expected)
     finally:
         torch.set_default_dtype(before)
 
@@ -103,19 +111,34 @@ def test_refuses_inputs_of_another_width(layer):
         layer(torch.ones(5, 3))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.complex64, torch.int64, torch.bool, torch.qint8, "float32"]
+)
 def test_refuses_other_dtypes(kind, dtype):
-    with pytest.raises(TypeError, match=f"float32 or float64, got {dtype}"):
+    message = f"^dtype must be float16, bfloat16, float32 or float64, got {dtype!r}$"
+    with pytest.raises(TypeError, match=message):
         kind.layer(4, 3, 2, dtype=dtype)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.0, True, "2", None])
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint8, torch.tensor])
+def test_sizes_of_other_integer_types(kind, integer):
+    layer = kind.layer(*map(integer, (4, 3, 2)))
+    assert repr(layer) == repr(kind.layer(4, 3, 2))
+    sizes = (layer.in_features, layer.out_features, layer.num_components)
+    assert [type(size) for size in sizes] == [int] * 3
+
+
+@pytest.mark.parametrize(
+    "size", [0, -1, 2.0, True, np.True_, np.float64(2), np.int64(0), "2", None]
+)
 @pytest.mark.parametrize("position", range(3))
 def test_refuses_sizes(kind, position, size):
     sizes = [4, 3, 2]
     sizes[position] = size
     name = ("in_features", "out_features", "num_components")[position]
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got {size!r}"):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{name} must be an integer of at least 1, got {size!r}")
+    ):
         kind.layer(*sizes)
 
 

@@ -1,6 +1,7 @@
 """The layer under PyTorch's function transforms: vmap, jvp, jacobians, hessians."""
 
 import copy
+import functools
 import warnings
 
 import pytest
@@ -9,12 +10,30 @@ from derivatives import both_batches, energy, moment_energy, tangents_like
 from draws import draw, moments
 from kinds import ROLES, small_arguments
 from module_checks import assert_all_close, outcome
-from networks import make_network
+from networks import make_layer, make_network
+from torch.autograd import forward_ad
 from torch.autograd.functional import hessian as classic_hessian
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vmap
+from torch.func import (
+    functional_call,
+    functionalize,
+    grad,
+    grad_and_value,
+    hessian,
+    jacfwd,
+    jacrev,
+    jvp,
+    linearize,
+    stack_module_state,
+    vjp,
+    vmap,
+)
 from torch.testing import assert_close
+from torch.utils import checkpoint
 
 from gmlib.functional import relu_moments
+
+close = functools.partial(assert_all_close, rtol=1e-10, atol=1e-12)
+EVERYTHING = tuple(range(5))
 
 
 class TestVmap:
@@ -182,3 +201,163 @@ class TestTransforms:
         found = hessian(moment_energy, (0, 1))(*moments())
         for row, expected in zip(found, classic_hessian(moment_energy, moments()), strict=True):
             assert_all_close(row, expected, rtol=1e-10, atol=1e-12)
+
+
+class TestOtherTransforms:
+    """The rest of what PyTorch documents."""
+
+    def test_grad_and_value(self, kind):
+        inputs = small_arguments(kind)
+        grads, value = grad_and_value(energy(kind), EVERYTHING)(*inputs)
+        assert_close(value, energy(kind)(*inputs))
+        close(grads, grad(energy(kind), EVERYTHING)(*inputs))
+
+    def test_vjp(self, kind):
+        inputs = small_arguments(kind)
+        out, pull = vjp(kind.function, *inputs)
+        (weight,) = tangents_like((out,))
+        leaves = [tensor.requires_grad_() for tensor in inputs]
+        close(pull(weight), torch.autograd.grad(kind.function(*leaves), leaves, weight))
+
+    @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
+    def test_linearize(self, kind):
+        inputs = small_arguments(kind)
+        out, push = linearize(kind.function, *inputs)
+        for seed in (1, 2, 1):
+            tangents = tangents_like(inputs, seed)
+            close((out, push(*tangents)), jvp(kind.function, inputs, tangents))
+        slope = grad(energy(kind))
+        close(linearize(slope, *inputs)[1](*tangents)[None], jvp(slope, inputs, tangents)[1][None])
+
+    @pytest.mark.parametrize("remove", ["mutations", "mutations_and_views"])
+    def test_functionalize(self, kind, remove):
+        network, x = make_network(kind), draw(9, 6)
+        assert_close(functionalize(network, remove=remove)(x), network(x))
+        slope = grad(lambda x: network(x).square().sum())
+        assert_close(functionalize(slope, remove=remove)(x), slope(x))
+
+    @pytest.mark.parametrize("chunk_size", [1, 2, 7])
+    @pytest.mark.parametrize("randomness", ["error", "same", "different"])
+    def test_vmap_in_chunks(self, kind, chunk_size, randomness):
+        network, x = make_network(kind), draw(5, 3, 6)
+        out = vmap(network, chunk_size=chunk_size, randomness=randomness)(x)
+        close([out], [network(x)])
+
+    @pytest.mark.parametrize("chunk_size", [None, 2])
+    def test_jacrev_in_chunks(self, kind, chunk_size):
+        inputs = small_arguments(kind)
+        found = jacrev(kind.function, EVERYTHING, chunk_size=chunk_size)(*inputs)
+        close(found, jacfwd(kind.function, EVERYTHING)(*inputs))
+
+    def test_vmap_within_vmap_and_over_any_dimension(self, kind):
+        network, x = make_network(kind), draw(5, 3, 6)
+        close([vmap(vmap(network))(x)], [network(x)])
+        close([vmap(network, in_dims=2, out_dims=-1)(x.movedim(0, 2))], [network(x).movedim(0, -1)])
+        each = vmap(lambda given: {"out": network(given["x"])}, in_dims=({"x": 1},))({"x": x})
+        close([each["out"]], [network(x).movedim(1, 0)])
+
+    @pytest.mark.parametrize("role", EVERYTHING)
+    def test_vmap_over_one_argument(self, kind, role):
+        inputs = small_arguments(kind)
+        stacked = torch.stack([inputs[role], 2.0 * inputs[role]])
+        given = [stacked if index == role else tensor for index, tensor in enumerate(inputs)]
+        dims = tuple(0 if index == role else None for index in EVERYTHING)
+        found = vmap(kind.function, dims)(*given)
+        for one, tensor in zip(found, stacked, strict=True):
+            close([one], [kind.function(*inputs[:role], tensor, *inputs[role + 1 :])])
+
+
+class TestAutogradFunctional:
+    """`torch.autograd.functional`, which is older."""
+
+    def test_products(self, kind):
+        function, inputs = energy(kind), small_arguments(kind)
+        vectors = tangents_like(inputs)
+        whole = hessian(function, EVERYTHING)(*inputs)
+        expected = [
+            sum(
+                (block.flatten(row.ndim) @ v.flatten()).view_as(row)
+                for block, v in zip(blocks, vectors, strict=True)
+            )
+            for row, blocks in zip(inputs, whole, strict=True)
+        ]
+        close(torch.autograd.functional.hvp(function, inputs, vectors)[1], expected)
+        close(torch.autograd.functional.vhp(function, inputs, vectors)[1], expected)
+        tangent = jvp(function, inputs, vectors)[1]
+        close([torch.autograd.functional.jvp(function, inputs, vectors)[1]], [tangent])
+        close(
+            torch.autograd.functional.vjp(function, inputs)[1], grad(function, EVERYTHING)(*inputs)
+        )
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"vectorize": True},
+            {"vectorize": True, "strategy": "forward-mode"},
+            {"create_graph": True},
+        ],
+        ids=str,
+    )
+    def test_jacobian(self, kind, options):
+        inputs = small_arguments(kind)
+        found = torch.autograd.functional.jacobian(kind.function, inputs, **options)
+        close(found, jacrev(kind.function, EVERYTHING)(*inputs))
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"vectorize": True}, {"vectorize": True, "outer_jacobian_strategy": "forward-mode"}],
+        ids=str,
+    )
+    def test_hessian(self, kind, options):
+        inputs = small_arguments(kind)
+        found = torch.autograd.functional.hessian(energy(kind), inputs, **options)
+        for row, expected in zip(found, hessian(energy(kind), EVERYTHING)(*inputs), strict=True):
+            close(row, expected)
+
+
+class TestModules:
+    def test_dual_parameters(self, kind):
+        layer, x = make_layer(kind), draw(5, 4)
+        names, primals = zip(*layer.named_parameters(), strict=True)
+        tangents = tangents_like(primals)
+        expected = jvp(
+            lambda *p: functional_call(layer, dict(zip(names, p, strict=True)), (x,)),
+            primals,
+            tangents,
+        )
+        with forward_ad.dual_level():
+            for name, primal, tangent in zip(names, primals, tangents, strict=True):
+                delattr(layer, name)
+                setattr(layer, name, forward_ad.make_dual(primal.detach(), tangent))
+            found = forward_ad.unpack_dual(layer(x))
+            close((found.primal, found.tangent), expected)
+
+    @pytest.mark.parametrize("use_reentrant", [False, True])
+    def test_checkpoints(self, kind, use_reentrant):
+        network, x = make_network(kind), draw(9, 6)
+
+        def checkpointed(x):
+            return checkpoint.checkpoint(network, x, use_reentrant=use_reentrant)
+
+        def sequential(x):
+            return checkpoint.checkpoint_sequential(network, 3, x, use_reentrant=use_reentrant)
+
+        expected = outcome(network, x)
+        for function in (checkpointed, sequential):
+            if use_reentrant:  # which works by `backward` alone
+                network.zero_grad()
+                x = x.detach().requires_grad_()
+                out = function(x)
+                weight = torch.linspace(-1.0, 2.0, out.numel(), dtype=out.dtype).view(out.shape)
+                out.backward(weight)
+                found = (out, x.grad, *(p.grad for p in network.parameters()))
+            else:
+                found = outcome(function, x, network.parameters())
+            assert all(map(torch.equal, found, expected))
+
+    def test_saved_tensors_through_hooks(self, kind):
+        network, x = make_network(kind), draw(9, 6)
+        expected = outcome(network, x)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(), torch.from_numpy):
+            found = outcome(network, x)
+        assert all(map(torch.equal, found, expected))
