@@ -52,9 +52,11 @@ def layers_of(module: nn.Module, layer_type: type[Layer]) -> dict[str, Layer]:
     }
     if not layers:
         wanted = "GM layer" if layer_type is MixtureLayer else layer_type.__name__
-        recorded = isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule)
-        before = ": initialize the network first, trace, script or export it afterwards"
-        raise ValueError(f"{type(module).__name__} holds no {wanted}{before if recorded else ''}")
+        hint = ": initialize the network first, trace, script or export it afterwards"
+        recorded = torch.jit.ScriptModule, torch.fx.GraphModule
+        if not any(isinstance(child, recorded) for child in module.modules()):
+            hint = ""
+        raise ValueError(f"{type(module).__name__} holds no {wanted}{hint}")
     return layers
 
 

@@ -7,14 +7,14 @@ import itertools
 import pytest
 import torch
 from draws import seeded
-from init_checks import DRAWN, MEASURING, is_refused, sample
+from init_checks import DRAWN, MEASURING, is_refused, sample, seeded_init
 from kinds import NETWORKS, classes
 from module_checks import assert_all_close, snapshot
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
-from gmlib.init import fan_in_, kumar_, scale_report
+from gmlib.init import kumar_, scale_report
 
 Pair = collections.namedtuple("Pair", "inputs labels")
 LABELS = torch.arange(200)
@@ -37,11 +37,7 @@ def network_of(dtype=torch.float32):
 
 def initialized(network, init_, data, **more):
     """What an initialization, or a look, made of a network, and its report."""
-    if init_ in DRAWN:
-        more["generator"] = seeded(3)
-    else:
-        fan_in_(network, generator=seeded(3))
-    report = init_(network, data, **more)
+    report = seeded_init(init_, network, data, **more)
     return network, [dataclasses.astuple(entry) for entry in report]
 
 

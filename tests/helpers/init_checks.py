@@ -13,7 +13,16 @@ from kinds import KINDS
 from module_checks import unchanged
 from torch import Tensor, nn
 
-from gmlib.init import analytic_, baseline_, calibrate_, fan_in_, kumar_, lsuv_, scale_report
+from gmlib.init import (
+    ScaleReport,
+    analytic_,
+    baseline_,
+    calibrate_,
+    fan_in_,
+    kumar_,
+    lsuv_,
+    scale_report,
+)
 from gmlib.layer import MixtureLayer
 
 READOUTS = {name for kind in KINDS.values() for name in kind.layer.readout_names}
@@ -35,6 +44,16 @@ TARGET = {calibrate_: 0.5, kumar_: 0.5, lsuv_: 1.0}  # by default, or always
 def sample(n: int = 200, d: int = 6, seed: int = 7, dtype: torch.dtype = torch.float32) -> Tensor:
     """Inputs to calibrate on."""
     return torch.randn(n, d, generator=seeded(seed), dtype=dtype)
+
+
+def seeded_init(
+    init_: Callable[..., ScaleReport], network: nn.Module, data: Any, **more: Any
+) -> ScaleReport:
+    """Run it with a seed of its own; where it draws nothing itself, `fan_in_` does before."""
+    if init_ in DRAWN:
+        return init_(network, data, generator=seeded(3), **more)
+    fan_in_(network, generator=seeded(3))
+    return init_(network, data, **more)
 
 
 def output_stds(
