@@ -87,7 +87,8 @@ def check_initializable(module: nn.Module) -> None:
             if tensor.ndim == 1:  # of FSDP and of DeepSpeed, with the wrapper left off
                 raise ValueError(
                     f"{its} has shape {tuple(tensor.shape)}, as a shard has: initialize the "
-                    "network first, and shard it afterwards"
+                    "network first, in every process from the same seed and data, and shard it "
+                    "afterwards"
                 )
 
 
@@ -96,7 +97,8 @@ def _check_holder(its: str, held: object) -> None:
         if base.__module__.startswith(_HOLDERS):
             raise ValueError(
                 f"{its} is held by {base.__name__}, and copies in other places would differ: "
-                "initialize the network first; replicate, shard or average it afterwards"
+                "initialize the network first, in every process from the same seed and data; "
+                "replicate, shard or average it afterwards"
             )
 
 

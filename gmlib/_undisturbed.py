@@ -36,7 +36,8 @@ def restored_on_error(
         put_back()
         with torch.no_grad():
             for tensor, value in saved:
-                tensor.copy_(value)
+                if not torch.equal(tensor, value):  # what could not be written to cannot be now
+                    tensor.copy_(value)
         raise
 
 

@@ -143,7 +143,8 @@ def calibrate_(
 
     Args:
         module: A GM layer, or a network that contains some. It is initialized before it is
-            replicated, sharded, averaged, offloaded or traced, and may be compiled.
+            replicated, sharded, averaged, offloaded or traced, in every process from the same seed
+            and data; it may be compiled.
         data: One batch of inputs, or an iterable of batches such as a `DataLoader`. A batch is a
             tensor, or a tuple or list of which only the first item, the inputs, is read. A list of
             several items may itself be one batch, and is refused: `data` is then ``[batch]``, or
@@ -361,7 +362,7 @@ def analytic_(
             for tensor in layer.readout:
                 tensor.mul_(scale)
             report.append(LayerScale(name, predicted, scale, target_std))
-    return ScaleReport(report)
+        return ScaleReport(report)
 
 
 def scale_report(
