@@ -1,8 +1,8 @@
 r"""Initializations of Gaussian mixture layers, named and shaped like `torch.nn.init`.
 
 Every function takes one :class:`~gmlib.GaussianMixtureLayer` or any network that contains some,
-and works in place on those layers alone. Parametrize or prune afterwards: a parameter that is
-computed from other tensors cannot be written to, and is refused.
+and works in place on those layers alone, in full or not at all. Parametrize, prune, replicate or
+shard afterwards: what is computed from other tensors or has copies elsewhere is refused.
 
 - :func:`baseline_` (BL) is the default of the layer's authors: one scale for everything.
 - :func:`fan_in_` gives the parameters the fan-in scale of He et al. (2015).
