@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any, TypeVar, overload
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from gmlib._validation import LOW_PRECISION, check_generator
+from gmlib._batches import Batches, Forward, batches_of, run
+from gmlib._networks import check_measurable, check_readouts, gm_layers, layers_of
+from gmlib._undisturbed import random_states_kept, undisturbed
+from gmlib._validation import LOW_PRECISION
 from gmlib.layer import MixtureLayer
 
-__all__ = [
-    "Layer",
-    "LayerScale",
-    "ScaleReport",
-    "check_readouts",
-    "check_writable",
-    "gm_layers",
-    "measure_scale",
-    "restored_on_error",
-]
-
-Layer = TypeVar("Layer", bound=nn.Module)
+__all__ = ["LayerScale", "ScaleReport", "calibrate", "measure"]
 
 
 @dataclass(frozen=True)
@@ -86,200 +77,177 @@ class ScaleReport(Sequence[LayerScale]):
         return "\n".join(rows)
 
 
-def measure_scale(
+def measure(
+    module: nn.Module, data: Batches, layer_type: type[nn.Module], forward: Forward | None
+) -> ScaleReport:
+    """Measure the outputs of every layer of a type, and change nothing."""
+    layers = layers_of(module, layer_type)
+    check_measurable(module)
+    with random_states_kept():  # data may draw from them too: a DataLoader does
+        outputs = _outputs(module, layers, batches_of(data, forward), forward)
+    return ScaleReport(
+        LayerScale(name, found.std, 1.0, found.std) for name, found in outputs.items()
+    )
+
+
+def calibrate(
+    module: nn.Module, data: Batches, target_std: float, forward: Forward | None
+) -> ScaleReport:
+    """Rescale the readout of every GM layer, in the order in which data reach them.
+
+    A pass over all data for each layer, which the layers before it have been rescaled for, and
+    one for the last.
+    """
+    check_readouts(module)
+    check_measurable(module)
+    layers = gm_layers(module)
+    before: dict[str, float] = {}
+    scales: dict[str, float] = {}
+    with random_states_kept(), torch.no_grad():
+        batches = batches_of(data, forward)
+        while True:
+            outputs = _outputs(module, layers, batches, forward)
+            for name, scale in scales.items():
+                _check_rescaled(name, layers[name], outputs[name], scale, target_std)
+            waiting = [name for name in outputs if name not in scales]
+            if not waiting:
+                break
+            name = waiting[0]
+            before[name] = _usable_std(name, layers[name], outputs[name])
+            scales[name] = target_std / before[name]
+            for tensor in layers[name].readout:
+                tensor.mul_(scales[name])
+    return ScaleReport(
+        LayerScale(name, before[name], scale, outputs[name].std) for name, scale in scales.items()
+    )
+
+
+@dataclass
+class _Outputs:
+    """What is known of a layer's outputs after some batches.
+
+    Attributes:
+        dtype: Their type.
+        counts: How many there are in each batch.
+        means: Their mean in each.
+        stds: Their standard deviation in each.
+        largest: The largest, in absolute value.
+    """
+
+    dtype: torch.dtype
+    counts: list[int] = field(default_factory=list)
+    means: list[complex] = field(default_factory=list)
+    stds: list[float] = field(default_factory=list)
+    largest: float = 0.0
+
+    def add(self, output: Tensor) -> None:
+        """Take in those of one batch."""
+        # In double precision; outputs may be complex, too.
+        values = output.to(torch.promote_types(output.dtype, torch.float64))
+        self.counts.append(values.numel())
+        self.means.append(values.mean().item())
+        self.stds.append(values.std(correction=0).item())
+        self.largest = max(self.largest, values.abs().max().item())
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of all together; of a single batch, its own."""
+        shares = [count / sum(self.counts) for count in self.counts]
+        mean = sum(share * mean for share, mean in zip(shares, self.means, strict=True))
+        parts = [
+            math.sqrt(share) * deviation
+            for share, std, found in zip(shares, self.stds, self.means, strict=True)
+            for deviation in (std, abs(found - mean))
+        ]
+        return math.hypot(*parts)
+
+
+def _outputs(
     module: nn.Module,
-    data: Tensor | Iterable[Any],
-    target_std: float | None,
-    layer_type: type[nn.Module] = MixtureLayer,
-) -> ScaleReport:
-    """Pass `data` through `module` once and measure, and with a target rescale, as it goes."""
-    # Data may draw from the global generator too: a DataLoader does.
-    with torch.no_grad(), torch.random.fork_rng():
-        return _measure_joined(module, _joined(data), target_std, layer_type)
+    layers: Mapping[str, nn.Module],
+    batches: Iterable[Any],
+    forward: Forward | None,
+) -> dict[str, _Outputs]:
+    """Pass data through a network, and see what layers return the first time that each is called.
 
-
-def _measure_joined(
-    module: nn.Module, inputs: Tensor, target_std: float | None, layer_type: type[nn.Module]
-) -> ScaleReport:
-    layers = _layers(module, layer_type)
-    if target_std is not None:
-        check_readouts(module)
+    Returns:
+        Their outputs, in the order in which data reach them.
+    """
     names = {layer: name for name, layer in layers.items()}
-    report: dict[str, LayerScale] = {}
+    outputs: dict[str, _Outputs] = {}
+    seen: set[str] = set()  # of this batch
 
-    def hook(
-        layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-    ) -> Tensor | None:
+    @torch.no_grad()  # whatever the network does
+    def look(layer: nn.Module, args: object, output: object) -> None:
         name = names[layer]
-        if name in report:
-            return None
+        if name in seen:
+            return
+        seen.add(name)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"layer {name!r}, a {type(layer).__name__}, returns a {type(output).__name__}; "
+                "only tensors can be measured"
+            )
         if output.is_meta:
             raise ValueError(
                 f"the outputs of layer {name!r} are on the meta device, where there are no numbers"
             )
-        before = after = _std(output)
-        scale = 1.0
-        if target_std is not None:
-            assert isinstance(layer, MixtureLayer)
-            if not (math.isfinite(before) and before > _resolution(layer, output)):
-                raise ValueError(
-                    f"the outputs of GM layer {name!r} have standard deviation {before:g} over "
-                    f"{len(inputs)} inputs; a positive, finite one above rounding error is needed"
-                )
-            scale = target_std / before
-            for tensor in layer.readout:
-                tensor.mul_(scale)
-            output = layer.forward(*args, **kwargs)
-            after = _std(output)
-            if not math.isclose(after, target_std, rel_tol=1e-2):
-                raise ValueError(
-                    f"the outputs of GM layer {name!r} have standard deviation {after:g} after the "
-                    f"rescaling by {scale:g}, not {target_std:g}: out of range for {output.dtype}, "
-                    "or the layer's outputs are not linear in "
-                    f"{' and '.join(layer.readout_names)}"
-                )
-        report[name] = LayerScale(name, before, scale, after)
-        return output
+        if output.numel() == 0:
+            return
+        try:
+            outputs.setdefault(name, _Outputs(output.dtype)).add(output)
+        except RuntimeError as error:
+            error.add_note(
+                f"The outputs of layer {name!r} cannot be measured where the network calls it, "
+                "such as in vmap; with `forward` it can be run in another way."
+            )
+            raise
 
-    handles = [
-        layer.register_forward_hook(hook, with_kwargs=True, prepend=True)
-        for layer in layers.values()
-    ]
-    try:
-        with _evaluation_mode(module):
-            module(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    missed = [name for name in layers if name not in report]
+    # Each pass draws the same, where networks draw at all. What a network differentiates it does
+    # differentiate, and in inference mode it could not.
+    with ExitStack() as stack:
+        stack.enter_context(random_states_kept())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(undisturbed(module))
+        for layer in names:
+            stack.callback(layer.register_forward_hook(look, prepend=True).remove)
+        for batch in batches:
+            seen.clear()
+            run(module, batch, forward)
+    missed = [name for name in layers if name not in outputs]
     if missed:
         raise ValueError(f"the data never reached the layers {', '.join(map(repr, missed))}")
-    return ScaleReport(report.values())
+    return outputs
 
 
-def _layers(module: nn.Module, layer_type: type[Layer]) -> dict[str, Layer]:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    if not isinstance(layer_type, type):
-        raise TypeError(f"layer_type must be a class of modules, got {layer_type!r}")
-    layers = {
-        name: layer for name, layer in module.named_modules() if isinstance(layer, layer_type)
-    }
-    if not layers:
-        wanted = "GM layer" if layer_type is MixtureLayer else layer_type.__name__
-        raise ValueError(f"{type(module).__name__} holds no {wanted}")
-    return layers
-
-
-def gm_layers(module: nn.Module) -> dict[str, MixtureLayer]:
-    """The GM layers of a network, in either coordinates, by name.
-
-    Raises:
-        ValueError: If there is none.
-        TypeError: If it is no network.
-    """
-    return _layers(module, MixtureLayer)
-
-
-def check_writable(module: nn.Module, *, readouts_alone: bool = False) -> None:
-    """Raise if a parameter is computed: what is written to it would be lost at the next look."""
-    for name, layer in gm_layers(module).items():
-        for parameter in (*(() if readouts_alone else ("mu", "sigma")), *layer.readout_names):
-            if parameter not in layer._parameters and parameter not in layer._buffers:
-                raise ValueError(
-                    f"{parameter} of GM layer {name!r} is computed from other tensors and cannot "
-                    "be written to: initialize first, parametrize or prune afterwards"
-                )
-
-
-def check_readouts(module: nn.Module) -> None:
-    """Raise unless every GM layer has a readout of its own, which can be rescaled or folded."""
-    check_writable(module, readouts_alone=True)
-    readouts = {tensor for layer in gm_layers(module).values() for tensor in layer.readout}
-    holders: dict[Tensor, str] = {}
-    for prefix, child in module.named_modules():  # each once, under however many names
-        options = {"prefix": prefix, "recurse": False, "remove_duplicate": False}
-        for name, tensor in chain(
-            child.named_parameters(**options), child.named_buffers(**options)
-        ):
-            first = holders.setdefault(tensor, name)
-            if first != name and tensor in readouts:
-                raise ValueError(
-                    f"{first!r} and {name!r} are one tensor: a readout has to be its layer's own"
-                )
-
-
-def _joined(data: Tensor | Iterable[Any]) -> Tensor:
-    """The inputs of `data` as one batch."""
-    if isinstance(data, Tensor):
-        batches = [data]
-    elif isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
-        batches = [batch[0] if isinstance(batch, (tuple, list)) else batch for batch in data]
-    else:
-        raise TypeError(
-            f"data must be a tensor or an iterable of batches, got {type(data).__name__}"
+def _usable_std(name: str, layer: MixtureLayer, outputs: _Outputs) -> float:
+    if not (math.isfinite(outputs.std) and outputs.std > _resolution(layer, outputs)):
+        raise ValueError(
+            f"the outputs of GM layer {name!r} have standard deviation {outputs.std:g} over "
+            f"{sum(outputs.counts)} values; a positive, finite one above rounding error is needed"
         )
-    for batch in batches:
-        if not isinstance(batch, Tensor):
-            raise TypeError(f"each batch of data must be a tensor, got {type(batch).__name__}")
-        if batch.ndim == 0:
-            raise ValueError("each batch of data needs a batch dimension, got a scalar")
-        if batch.shape[1:] != batches[0].shape[1:]:
-            raise ValueError(
-                "batches of data must agree in all but the first dimension, got shapes "
-                f"{tuple(batches[0].shape)} and {tuple(batch.shape)}; one batch of inputs and "
-                "labels goes in as [(inputs, labels)]"
-            )
-    joined = torch.cat(batches) if batches else torch.empty(0)
-    if joined.numel() == 0:
-        raise ValueError(f"data is empty: {len(batches)} batches with no inputs in them")
-    return joined
+    return outputs.std
 
 
-def _std(output: Tensor) -> float:
-    return output.double().std(correction=0).item()
-
-
-def _resolution(layer: MixtureLayer, output: Tensor) -> float:
+def _resolution(layer: MixtureLayer, outputs: _Outputs) -> float:
     """What outputs that should be equal, or zero, may differ by."""
     # Low precision is rounded to once: it is computed in float32.
-    digits = 2.0 if output.dtype in LOW_PRECISION else 64.0
-    rounding = digits * torch.finfo(output.dtype).eps * output.abs().max()
+    digits = 2.0 if outputs.dtype in LOW_PRECISION else 64.0
+    rounding = digits * torch.finfo(outputs.dtype).eps * outputs.largest
     if not layer.bias:  # with one, outputs at zero are what they shall be
         at_zero = layer.forward(torch.zeros_like(layer.mu[0]))  # but for the floor on the variance
-        rounding += 64.0 * at_zero.abs().max()
-    return float(rounding)
+        rounding += 64.0 * float(at_zero.abs().max())
+    return rounding
 
 
-@contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    training = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in training.items():
-            child.training = mode
-
-
-@contextmanager
-def restored_on_error(
-    module: nn.Module, generator: torch.Generator | None = None
-) -> Iterator[None]:
-    """Put the GM layers' parameters and the random state back if the body raises."""
-    check_generator(generator)
-    source = torch.default_generator if generator is None else generator
-    state = source.get_state()
-    saved = [
-        (parameter, parameter.detach().clone())
-        for layer in gm_layers(module).values()
-        for parameter in chain(layer.parameters(), layer.buffers())
-    ]
-    try:
-        yield
-    except BaseException:
-        source.set_state(state)
-        with torch.no_grad():
-            for parameter, value in saved:
-                parameter.copy_(value)
-        raise
+def _check_rescaled(
+    name: str, layer: MixtureLayer, outputs: _Outputs, scale: float, target_std: float
+) -> None:
+    if not math.isclose(outputs.std, target_std, rel_tol=1e-2):
+        raise ValueError(
+            f"the outputs of GM layer {name!r} have standard deviation {outputs.std:g} after the "
+            f"rescaling by {scale:g}, not {target_std:g}: out of range for {outputs.dtype}, or "
+            f"the layer's outputs are not linear in {' and '.join(layer.readout_names)}, or the "
+            "network does not do the same at each pass"
+        )

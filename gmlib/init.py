@@ -1,8 +1,8 @@
 r"""Initializations of Gaussian mixture layers, named and shaped like `torch.nn.init`.
 
 Every function takes one :class:`~gmlib.GaussianMixtureLayer` or any network that contains some,
-and works in place on those layers alone. Parametrize or prune afterwards: a parameter that is
-computed from other tensors cannot be written to, and is refused.
+and works in place on those layers alone, in full or not at all. Parametrize, prune, replicate or
+shard afterwards: what is computed from other tensors or has copies elsewhere is refused.
 
 - :func:`baseline_` (BL) is the default of the layer's authors: one scale for everything.
 - :func:`fan_in_` gives the parameters the fan-in scale of He et al. (2015).
@@ -16,21 +16,16 @@ computed from other tensors cannot be written to, and is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gmlib._scale import (
-    LayerScale,
-    ScaleReport,
-    check_readouts,
-    check_writable,
-    gm_layers,
-    measure_scale,
-    restored_on_error,
-)
+from gmlib._networks import check_initializable, check_readouts, check_writable, gm_layers
+from gmlib._scale import LayerScale, ScaleReport, calibrate, measure
+from gmlib._undisturbed import restored_on_error
 from gmlib._validation import check_positive
 from gmlib.layer import FoldedGaussianMixtureLayer, MixtureLayer
 
@@ -68,7 +63,8 @@ def baseline_(
 
     Raises:
         ValueError: If `gamma` is not positive and finite, `module` holds no GM layer or one with a
-            computed parameter, or a folded one's readout is shared. `module` is then as it was.
+            computed parameter, is replicated, sharded, averaged or without memory, or a folded
+            layer's readout is shared. `module` is then as it was.
 
     Examples:
         >>> from gmlib import GaussianMixtureLayer
@@ -78,8 +74,8 @@ def baseline_(
         0.10000000149011612
     """
     check_positive("gamma", gamma)
-    check_writable(module)
-    _draw(module, lambda layer: gamma, generator)
+    with _initializing(module, generator):
+        _draw(module, lambda layer: gamma, generator)
 
 
 def fan_in_scale(in_features: int) -> float:
@@ -106,8 +102,9 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         generator: Source of randomness; the global one by default.
 
     Raises:
-        ValueError: If `module` holds no GM layer or one with a computed parameter, or a folded
-            one's readout is shared. `module` is then as it was.
+        ValueError: If `module` holds no GM layer or one with a computed parameter, is replicated,
+            sharded, averaged or without memory, or a folded layer's readout is shared. `module` is
+            then as it was.
 
     Examples:
         >>> from gmlib import GaussianMixtureLayer
@@ -116,40 +113,60 @@ def fan_in_(module: nn.Module, *, generator: torch.Generator | None = None) -> N
         >>> round(layer.sigma[0, 0].item(), 4)  # the square root of 2 / 800
         0.05
     """
-    check_writable(module)
-    _draw(module, lambda layer: fan_in_scale(layer.fan_in), generator)
+    with _initializing(module, generator):
+        _draw(module, _fan_in_scale_of, generator)
 
 
 def calibrate_(
-    module: nn.Module, data: Tensor | Iterable[Any], target_std: float = 0.5
+    module: nn.Module,
+    data: Tensor | Iterable[Any],
+    target_std: float = 0.5,
+    *,
+    forward: Callable[[nn.Module, Any], object] | None = None,
 ) -> ScaleReport:
     r"""Rescale the readout of every GM layer so that its outputs have a given std on `data`.
 
-    One forward pass of `data` through `module` meets the layers in the order in which data
-    reaches them. Each has its outputs' standard deviation measured, over all inputs and output
-    units, and its readout, whichever its coordinates, multiplied by ``target_std / std``; what
-    flows on is the output after that. The layer is linear in its readout, so that one scale is
-    exact. A layer that is reached more than once is calibrated the first time.
+    Layer by layer, in the order in which data reach them, the standard deviation of the outputs is
+    measured over all inputs and output units, and the readout, whichever its coordinates,
+    multiplied by ``target_std / std``. The layer is linear in its readout, so that one scale is
+    exact. A layer that is reached more than once is measured the first time.
 
-    Labels never enter. Modules run in evaluation mode for the pass and are put back after it;
-    the global random state is put back too.
+    Labels never enter. Modules run in evaluation mode, but for those that gather statistics, such
+    as BatchNorm, which keep their mode: in training mode a BatchNorm takes the statistics of each
+    batch, as it will in training. Modes, buffers, and the global random states of PyTorch, Python
+    and NumPy are put back.
+
+    Batches go through one by one, as many times as there are layers and once more. What is in
+    memory at once is `data` without labels, a copy of the GM layers' parameters, and what the
+    network needs for one batch in evaluation mode. To divide the data into batches changes results
+    by rounding alone, unless a BatchNorm sees them.
 
     Args:
-        module: A GM layer, or a network that contains some, whose ``forward`` takes a batch.
-        data: One batch of inputs, or an iterable of batches such as a `DataLoader` (which are
-            joined; of a tuple or list only the first item, the inputs, is read). A few thousand
-            inputs are enough.
+        module: A GM layer, or a network that contains some. It is initialized before it is
+            replicated, sharded, averaged, offloaded or traced, in every process from the same seed
+            and data; it may be compiled.
+        data: One batch of inputs, or an iterable of batches such as a `DataLoader`. A batch is a
+            tensor, or a tuple or list of which only the first item, the inputs, is read. A list of
+            several items may itself be one batch, and is refused: `data` is then ``[batch]``, or
+            ``iter(batches)``. A few thousand inputs are enough.
         target_std: Standard deviation that the outputs shall have, positive.
+        forward: Runs the network on a batch, as ``forward(module, batch)``, where that is not
+            ``module(inputs)``; what it returns is not used. A batch may then be anything, and is
+            the function's as a whole, any labels in it included; a dictionary is one batch. Tensors
+            in tuples, lists and dictionaries come as copies, on the network's device.
 
     Returns:
         The standard deviation before, the scale and the standard deviation after, by layer.
 
     Raises:
-        ValueError: If `target_std` is not positive and finite, `data` is empty, `module` holds no
-            GM layer, one is not reached, the readout of one is computed or shared with another
-            module, or the outputs of one have a standard deviation that is zero up to rounding,
-            not finite or out of reach of `target_std`. `module` is then as it was.
-        TypeError: If `data` is neither a tensor nor an iterable of batches.
+        ValueError: If `target_std` is not positive and finite; `data` is empty, or a list or tuple
+            of several items; `module` holds no GM layer; one is not reached; the readout of one is
+            computed, sharded, on the meta device or shared with another module; the outputs of one
+            have a standard deviation that is zero up to rounding, not finite or out of reach of
+            `target_std`; or `module` is a network that processes share, or has a BatchNorm in
+            evaluation mode that has seen no data. `module` is then as it was.
+        TypeError: If `data` is neither a tensor nor an iterable of batches, a batch has no tensor
+            of inputs and there is no `forward`, or that is no function.
 
     Examples:
         >>> from gmlib import GaussianMixtureLayer
@@ -159,8 +176,8 @@ def calibrate_(
         1.0
     """
     check_positive("target_std", target_std)
-    with restored_on_error(module):
-        return measure_scale(module, data, target_std)
+    with _initializing(module):
+        return calibrate(module, data, target_std, forward)
 
 
 def kumar_(
@@ -168,14 +185,16 @@ def kumar_(
     data: Tensor | Iterable[Any],
     target_std: float = 0.5,
     *,
+    forward: Callable[[nn.Module, Any], object] | None = None,
     generator: torch.Generator | None = None,
 ) -> ScaleReport:
     """Kaiming Unlabeled Mixture Activation Rescaling: :func:`fan_in_`, then :func:`calibrate_`.
 
     Args:
         module: A GM layer, or a network that contains some.
-        data: Real inputs of the network, without labels; see :func:`calibrate_`.
+        data: Real inputs of the network; see :func:`calibrate_`.
         target_std: Standard deviation that the outputs of every GM layer shall have.
+        forward: Runs the network on a batch; see :func:`calibrate_`.
         generator: Source of randomness; the global one by default.
 
     Returns:
@@ -193,15 +212,16 @@ def kumar_(
         [0.5, 0.5]
     """
     check_positive("target_std", target_std)
-    with restored_on_error(module, generator):
-        fan_in_(module, generator=generator)
-        return measure_scale(module, data, target_std)
+    with _initializing(module, generator):
+        _draw(module, _fan_in_scale_of, generator)
+        return calibrate(module, data, target_std, forward)
 
 
 def lsuv_(
     module: nn.Module,
     data: Tensor | Iterable[Any],
     *,
+    forward: Callable[[nn.Module, Any], object] | None = None,
     generator: torch.Generator | None = None,
 ) -> ScaleReport:
     r"""Layer-sequential unit variance of Mishkin and Matas, ICLR 2016 (arXiv:1511.06422).
@@ -216,7 +236,8 @@ def lsuv_(
 
     Args:
         module: A GM layer, or a network that contains some.
-        data: Real inputs of the network, without labels; see :func:`calibrate_`.
+        data: Real inputs of the network; see :func:`calibrate_`.
+        forward: Runs the network on a batch; see :func:`calibrate_`.
         generator: Source of randomness; the global one by default.
 
     Returns:
@@ -235,19 +256,9 @@ def lsuv_(
         >>> bool(torch.allclose(layer.mu @ layer.mu.T, 2.0 * torch.eye(4), atol=1e-5))
         True
     """
-    check_writable(module)
-    with restored_on_error(module, generator), torch.no_grad():
-        layers = gm_layers(module).values()
-        for layer in layers:
-            layer._draw(fan_in_scale(layer.fan_in), generator)
-        for layer in layers:
-            for rows in (layer.mu, *layer.readout[0]):
-                # Of low precision there is no orthogonalization.
-                wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-                rows.copy_(nn.init.orthogonal_(wide, gain=math.sqrt(2.0), generator=generator))
-        for layer in layers:
-            layer._adopt()
-        return measure_scale(module, data, 1.0)
+    with _initializing(module, generator):
+        _draw(module, _fan_in_scale_of, generator, orthogonal=True)
+        return calibrate(module, data, 1.0, forward)
 
 
 def output_std(gamma: float, in_features: int, num_components: int, squared_norm: float) -> float:
@@ -324,8 +335,9 @@ def analytic_(
         A report whose standard deviations are predicted, not measured.
 
     Raises:
-        ValueError: If a value is not positive and finite, or `module` holds no GM layer, or one
-            with a computed parameter or a shared readout; `module` is then as it was.
+        ValueError: If a value is not positive and finite, or `module` holds no GM layer or one with
+            a computed parameter or a shared readout, or is replicated, sharded, averaged or without
+            memory. `module` is then as it was.
         TypeError: If a value is not a number.
 
     Examples:
@@ -337,27 +349,29 @@ def analytic_(
     """
     check_positive("squared_norm", squared_norm)
     check_positive("target_std", target_std)
-    check_readouts(module)
-    fan_in_(module, generator=generator)
     report: list[LayerScale] = []
-    for name, layer in gm_layers(module).items():
-        if report:
-            squared_norm = layer.in_features * target_std**2
-        gamma = fan_in_scale(layer.fan_in)
-        squares = squared_norm + layer.bias  # that of the 1 that meets the bias is one
-        predicted = output_std(gamma, layer.fan_in, layer.num_components, squares)
-        scale = target_std / predicted
-        with torch.no_grad():
+    with _initializing(module, generator):
+        check_readouts(module)
+        _draw(module, _fan_in_scale_of, generator)
+        for name, layer in gm_layers(module).items():
+            if report:
+                squared_norm = layer.in_features * target_std**2
+            gamma = fan_in_scale(layer.fan_in)
+            squares = squared_norm + layer.bias  # that of the 1 that meets the bias is one
+            predicted = output_std(gamma, layer.fan_in, layer.num_components, squares)
+            scale = target_std / predicted
             for tensor in layer.readout:
                 tensor.mul_(scale)
-        report.append(LayerScale(name, predicted, scale, target_std))
-    return ScaleReport(report)
+            report.append(LayerScale(name, predicted, scale, target_std))
+        return ScaleReport(report)
 
 
 def scale_report(
     module: nn.Module,
     data: Tensor | Iterable[Any],
     layer_type: type[nn.Module] = MixtureLayer,
+    *,
+    forward: Callable[[nn.Module, Any], object] | None = None,
 ) -> ScaleReport:
     """Measure the output scale of every GM layer on `data`, and change nothing.
 
@@ -365,13 +379,15 @@ def scale_report(
         module: A GM layer, or a network that contains some.
         data: As for :func:`calibrate_`.
         layer_type: Measure layers of this type instead.
+        forward: Runs the network on a batch; see :func:`calibrate_`.
 
     Returns:
         A report whose scales are 1.
 
     Raises:
-        ValueError: As :func:`calibrate_`, but any standard deviation is reported.
-        TypeError: As :func:`calibrate_`.
+        ValueError: As :func:`calibrate_`, but any standard deviation is reported, and networks that
+            are sharded or averaged are measured; of one that processes share pass its `module`.
+        TypeError: As :func:`calibrate_`, or if a layer does not return a tensor.
 
     Examples:
         >>> network = nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -379,19 +395,41 @@ def scale_report(
         >>> [layer.name for layer in report]
         ['0', '2']
     """
-    return measure_scale(module, data, None, layer_type)
+    return measure(module, data, layer_type, forward)
 
 
-@torch.no_grad()
+@contextmanager
+def _initializing(module: nn.Module, generator: torch.Generator | None = None) -> Iterator[None]:
+    """Write to the GM layers of a network, in full or not at all."""
+    check_initializable(module)
+    with restored_on_error(module, generator), torch.no_grad():
+        yield
+
+
+def _fan_in_scale_of(layer: MixtureLayer) -> float:
+    return fan_in_scale(layer.fan_in)
+
+
 def _draw(
-    module: nn.Module, scale: Callable[[MixtureLayer], float], generator: torch.Generator | None
+    module: nn.Module,
+    scale: Callable[[MixtureLayer], float],
+    generator: torch.Generator | None,
+    *,
+    orthogonal: bool = False,
 ) -> None:
-    """Reset every layer, at a scale of its own."""
+    """Reset every layer, at a scale of its own; or with `orthogonal` directions for LSUV."""
+    check_writable(module)
     layers = gm_layers(module).values()
     if any(isinstance(layer, FoldedGaussianMixtureLayer) for layer in layers):
         check_readouts(module)  # a readout of two layers would be folded by both
     for layer in layers:
         layer._draw(scale(layer), generator)
+    if orthogonal:
+        for layer in layers:
+            for rows in (layer.mu, *layer.readout[0]):
+                # Of low precision there is no orthogonalization.
+                wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+                rows.copy_(nn.init.orthogonal_(wide, gain=math.sqrt(2.0), generator=generator))
     # Only now: layers may share a mu or sigma, which the last of them to be drawn has set.
     for layer in layers:
         layer._adopt()

@@ -296,7 +296,7 @@ def unfold(module: Module) -> Module:
 @torch.no_grad()
 def _converted(module: Module, origin: type[MixtureLayer], target: type[MixtureLayer]) -> Module:
     # Late: the checks are those of the initializations, which know the layers.
-    from gmlib._scale import check_readouts, check_writable, gm_layers
+    from gmlib._networks import check_readouts, check_writable, gm_layers
 
     check_writable(module)  # first: to parametrize makes a subclass
     check_readouts(module)

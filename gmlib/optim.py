@@ -7,9 +7,10 @@ layer's outputs at :math:`x'`, for a gradient :math:`g` in its outputs at :math:
     -\eta\,g\sum_{k=1}^K\big[F_k(x)F_k(x') + G_k(x)G_k(x')\langle x, x'\rangle\big],
 
 a sum over the components: the more there are, the longer the same step. At a rate of
-:math:`\eta/K` it is a mean, and one :math:`\eta` serves all `K`. The components themselves need no
-such factor: what a step in :math:`\mu` and :math:`\sigma` does is weighted by the squares of the
-readouts, whose sum over the components an initialization fixes.
+:math:`\eta/K` it is a mean. The components themselves need no such factor: what a step in
+:math:`\mu` and :math:`\sigma` does is weighted by the squares of the readouts, whose sum over the
+components an initialization fixes. With few components the rates are kept as they are. There it is
+not the readout's step that bounds them: a gate that a long step shuts is a large part of the layer.
 
 Weight decay is for all parameters of a GM layer but :math:`\sigma`. The layer is linear in its
 readout, offsets and all: where both parts decay, its function does. Where :math:`\mu` decays, the
@@ -35,7 +36,7 @@ _SOURCE = re.compile(r"(?:parametrizations\.)?(\w+?)(?:\.original\d*|_orig|_g|_v
 
 
 def readout_factor(num_components: int) -> float:
-    """The factor ``10 / K`` of the learning rate of a folded readout.
+    """The factor ``min(1, 10 / K)`` of the learning rate of a folded readout.
 
     Args:
         num_components: Number `K` of Gaussian components.
@@ -44,7 +45,7 @@ def readout_factor(num_components: int) -> float:
         >>> readout_factor(40)
         0.25
     """
-    return _COMPONENTS / num_components
+    return min(1.0, _COMPONENTS / num_components)
 
 
 class ParamGroups(list[dict[str, Any]]):
@@ -84,8 +85,8 @@ def param_groups(module: nn.Module, lr: float = 0.1, *, sigma_factor: float = 10
     """Parameter groups for an optimizer of a network with GM layers.
 
     - The `sigma` of GM layers learn at ``lr * sigma_factor``, as in the note, and do not decay.
-    - The `A` and `w` of folded layers of `K` components learn at ``lr * 10 / K``, so that one `lr`
-      serves layers of all `K`.
+    - The `A` and `w` of folded layers of more than ten components learn at ``lr * 10 / K``, so that
+      one `lr` serves layers of all `K`.
     - All other parameters learn at `lr`. Outside of GM layers those of less than two dimensions,
       biases and the scales of norms, do not decay.
 

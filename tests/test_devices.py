@@ -76,7 +76,9 @@ class TestCUDA:
             assert one.std_before == pytest.approx(other.std_before, rel=1e-4)
             assert one.scale == pytest.approx(other.scale, rel=1e-4)
             assert one.std_after == pytest.approx(0.5, rel=1e-5)
-        report = init.kumar_(twin, x.to("cuda"))
+        random = torch.get_rng_state(), torch.cuda.get_rng_state()
+        report = init.kumar_(twin, x, generator=torch.Generator("cuda").manual_seed(0))
+        assert all(map(torch.equal, (torch.get_rng_state(), torch.cuda.get_rng_state()), random))
         assert [layer.std_after for layer in report] == pytest.approx([0.5, 0.5], rel=1e-5)
 
     @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])

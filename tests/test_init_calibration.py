@@ -10,7 +10,6 @@ from kinds import classes
 from module_checks import snapshot
 from networks import mixed, stack
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from gmlib.init import LayerScale, calibrate_, fan_in_, kumar_
 
@@ -210,68 +209,3 @@ class TestOrder:
         assert [entry.name for entry in report] == ["two", "one"]
         stds = list(output_stds(network, inputs).values())
         assert stds == pytest.approx([TARGET[init_]] * 2, rel=1e-5)
-
-
-class Untouchable:
-    """A label that fails the test when anything is done with it."""
-
-    def __getattribute__(self, name):
-        raise AssertionError(f"a label was asked for {name}")
-
-
-@pytest.mark.parametrize("init_", DRAWN)
-class TestData:
-    def calibrated(self, kinds, init_, data):
-        network = mixed(kinds)
-        report = init_(network, data, generator=seeded(3))
-        return snapshot(network), list(report)
-
-    @pytest.mark.parametrize(
-        "batches",
-        [
-            lambda x: [x],
-            lambda x: list(x.split(64)),
-            lambda x: tuple(x.split(64)),
-            lambda x: (batch for batch in x.split(1)),
-            lambda x: [[batch] for batch in x.split(64)],
-            lambda x: [(batch, Untouchable()) for batch in x.split(64)],
-            lambda x: [x[:0], x],
-            lambda x: DataLoader(x, batch_size=64),
-            lambda x: DataLoader(TensorDataset(x), batch_size=64),
-            lambda x: DataLoader(TensorDataset(x, torch.arange(len(x))), batch_size=64),
-        ],
-        ids=[
-            "one batch",
-            "list",
-            "tuple",
-            "generator",
-            "lists",
-            "pairs",
-            "with an empty one",
-            "DataLoader",
-            "DataLoader of lists",
-            "DataLoader of pairs",
-        ],
-    )
-    def test_batches_are_joined(self, kinds, batches, init_):
-        inputs = sample()
-        assert self.calibrated(kinds, init_, batches(inputs)) == self.calibrated(
-            kinds, init_, inputs
-        )
-
-    def test_labels_do_not_enter(self, kinds, init_):
-        inputs, labels = sample(), torch.arange(200)
-        shuffled = labels[torch.randperm(200, generator=seeded())]
-        one, two = (
-            self.calibrated(kinds, init_, DataLoader(TensorDataset(inputs, y), batch_size=64))
-            for y in (labels, shuffled)
-        )
-        assert one == two
-
-    def test_inputs_are_left_alone(self, kinds, init_):
-        inputs = sample()
-        before = inputs.clone()
-        init_(stack(kinds, 6, 5), inputs.requires_grad_())
-        assert torch.equal(inputs, before)
-        assert inputs.requires_grad
-        assert inputs.grad is None

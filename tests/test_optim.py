@@ -45,7 +45,7 @@ def test_every_parameter_has_its_rate() -> None:
         **{"1.mu": 0.2, "1.sigma": 2.0, "1.A": 0.05, "1.w": 0.05},
         **{f"2.{name}": 0.2 for name in ("weight", "bias")},
         **{"3.mu": 0.2, "3.sigma": 2.0, "3.U": 0.2, "3.v": 0.2},
-        **{"4.mu": 0.2, "4.sigma": 2.0, "4.A": 1.0, "4.w": 1.0},
+        **{"4.mu": 0.2, "4.sigma": 2.0, "4.A": 0.2, "4.w": 0.2},  # never raised
     }
     assert rates(network, lr=0.2, sigma_factor=1.0)["4.sigma"] == 0.2
 
@@ -78,14 +78,14 @@ def test_a_subclass_has_the_rates_of_its_class() -> None:
             self.sigma_gate = nn.Parameter(torch.ones(3, 3))
             self.inner = nn.ModuleDict({"sigma": nn.Linear(2, 2)})
 
-    assert rates(Gated(4, 3, 5)) == {
-        **{"mu": 0.1, "sigma": 1.0, "A": 0.2, "w": 0.2, "sigma_gate": 0.1},
+    assert rates(Gated(4, 3, 20)) == {
+        **{"mu": 0.1, "sigma": 1.0, "A": 0.05, "w": 0.05, "sigma_gate": 0.1},
         **{"inner.sigma.weight": 0.1, "inner.sigma.bias": 0.1},
     }
 
 
 def test_shared_parameters_have_one_rate(kind: Kind) -> None:
-    one, two = kind.layer(4, 4, 5), kind.layer(4, 4, 5)
+    one, two = kind.layer(4, 4, 20), kind.layer(4, 4, 20)
     for name in ("sigma", kind.readout[0]):
         setattr(two, name, getattr(one, name))
     network = nn.Sequential(nn.Linear(4, 4), one, two)
@@ -94,7 +94,7 @@ def test_shared_parameters_have_one_rate(kind: Kind) -> None:
     assert len(found) == len(list(network.parameters())) == 7
     assert found["1.sigma"] == 1.0
     assert found["0.weight"] == 0.1
-    assert found[f"1.{kind.readout[0]}"] == (0.1 if kind is AFFINE else 0.2)
+    assert found[f"1.{kind.readout[0]}"] == (0.1 if kind is AFFINE else 0.05)
 
 
 def test_frozen_parameters_are_there_and_stay(kind: Kind) -> None:
@@ -314,8 +314,8 @@ def test_at_the_rates_of_the_rule_a_step_is_as_long_for_any_number_of_components
                 tensor -= 0.01 * factor * tensor.grad
         return (layer(x) - before).square().mean().sqrt().item()
 
-    sizes = (5, 20, 80, 320)
+    sizes = (10, 20, 80, 320)
     fixed = [moved(K, scaled=False) for K in sizes]
     scaled = [moved(K, scaled=True) for K in sizes]
-    assert fixed[-1] / fixed[0] == pytest.approx(64, rel=0.5)
+    assert fixed[-1] / fixed[0] == pytest.approx(32, rel=0.5)
     assert max(scaled) / min(scaled) < 2

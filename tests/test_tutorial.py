@@ -56,7 +56,7 @@ def test_it_shows_scales_and_errors(shown):
     assert "True" in shown  # the copy equals the original
     for sentence in (
         "a positive, finite one above rounding error is needed",
-        "one batch of inputs and labels goes in as [(inputs, labels)]",
+        "pass [data] for one batch, iter(data) for several",
         "the data never reached the layers 'forgotten'",
     ):
         assert sentence in text

@@ -68,8 +68,8 @@ class RunConfig:
         between: What stands between GM layers: ``"none"``, as in the note, or ``"relu"``.
         rate_factors: Factors of the learning rates of GM layers by parameter, such as
             ``{"A": 0.0}``, which freezes the `A` of all layers; a mapping, or pairs.
-        scaled_rates: Whether the readouts of folded layers learn at the rates of
-            `gmlib.param_groups`.
+        scaled_rates: Whether the readouts of folded layers of `K` components learn at ``10 / K`` of
+            the rate: for more than ten components as `gmlib.param_groups` has it.
         gates: Whether to record the shares of test images to which the components of GM layers are
             open and shut.
         optimizer: ``"sgd"``, vanilla SGD, or ``"adam"``.

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Generator, nn
 
 from gmlib.layer import FoldedGaussianMixtureLayer, GaussianMixtureLayer, MixtureLayer
-from gmlib.optim import readout_factor
 from gmlib.study.plan.coordinates import COORDINATES, LowRankLayer
 from gmlib.study.plan.neurons import NeuronLayer, draw_neurons
 
@@ -28,6 +27,8 @@ __all__ = ["BETWEEN", "DENSE", "MIXTURE", "NEURONS", "Family"]
 
 BETWEEN: Mapping[str, type[nn.Module] | None] = {"none": None, "relu": nn.ReLU}
 """What may stand between the layers of a mixture."""
+
+_SCALED = 10.0  # components with which scaled rates are as the others: the note's
 
 
 class Family(ABC):
@@ -148,7 +149,7 @@ class _Mixture(Family):
     def learning_rate(self, config: RunConfig, parameter: str) -> float:
         rate = config.lr_sigma if parameter == "sigma" else config.lr
         if config.scaled_rates and parameter in FoldedGaussianMixtureLayer.readout_names:
-            rate *= readout_factor(config.num_components)
+            rate *= _SCALED / config.num_components
         return rate * dict(config.rate_factors).get(parameter, 1.0)
 
     def num_parameters(self, config: RunConfig, d: int, C: int) -> int:
