@@ -357,8 +357,9 @@ STUDIES: Mapping[str, list[RunConfig]] = {
     ),
     "gates": _flat(gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _TEN)),
     "gates, single layer": _flat(
-        gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _FIVE, widths=(10,), num_components=5)
+        gates(["BL", "BL+CAL", "FAN-IN", "KUMAR"], _TEN, widths=(10,), num_components=5)
     ),
+    "warm-up": _flat(warmups([100, 1000], _FIVE)),
     "folded": run_configs(["BL", "FAN-IN", "KUMAR"], _FIVE, coordinates="folded"),
     "gates, folded": _flat(gates(["BL", "FAN-IN", "KUMAR"], _TEN, coordinates="folded")),
     "coordinates": _flat(beyond.both_coordinates(_TEN, gates=True)),

@@ -330,8 +330,8 @@ def test_the_numbers_of_runs() -> None:
     assert len(ids("screen, mnist") | ids("screen, fashion-mnist")) == 40
     assert len(ids("main study")) == len(ids("initialization")) == 15
     assert len(ids("propagation")) == 2
-    assert len(ids("gates")) == 40
-    assert len(ids("gates, single layer")) == 20
+    assert len(ids("gates")) == len(ids("gates, single layer")) == 40
+    assert len(ids("warm-up") - ids("gates")) == 10
     assert len(ids("folded")) == 15
     assert len(ids("gates, folded")) == 30
     assert len(ids("coordinates")) == 70
